@@ -1,0 +1,251 @@
+"""Recipes: every parameter of a run, as pydantic models, read from and written to YAML."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tag2mask.errors import RecipeError, nearest
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(ge=0)]
+Stride = Literal[8, 16, 32]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackboneConfig(_Part):
+    """The network that features come from.
+
+    Attributes:
+        name: any timm model name.
+        weights: ``auto`` (the weights that came with pip where they fit, else timm's hub), ``hub``,
+            ``random``, or a local .safetensors or .pth file.
+    """
+
+    name: str = "tf_efficientnet_lite0"
+    weights: str = "auto"
+
+
+class ClassifierConfig(_Part):
+    """METHOD 2, the classification network.
+
+    Attributes:
+        train: ``head`` fits the linear layer on pooled features of the frozen backbone; ``all`` fine-tunes.
+        size: side of the square training input in pixels.
+        learning_rate: of the linear layer (Adam).
+        backbone_learning_rate: of the backbone, with ``train: all``.
+        crop: smallest share of a photo's area in a random crop, with ``train: all``.
+        colour: strength of the colour jitter, with ``train: all``.
+        holdout: share of the training photos kept for the mAP where there is no evaluation split.
+    """
+
+    train: Literal["head", "all"] = "head"
+    size: Positive = 328
+    epochs: Positive = 200
+    batch_size: Positive = 32
+    learning_rate: Rate = 1e-2
+    backbone_learning_rate: Rate = 1e-4
+    weight_decay: Rate = 1e-4
+    crop: float = Field(0.4, gt=0, le=1)
+    colour: float = Field(0.2, ge=0, le=1)
+    holdout: float = Field(0.1, gt=0, lt=1)
+
+
+class PatternsConfig(_Part):
+    """METHOD 3 and 4, the class patterns.
+
+    Attributes:
+        layers: module names or aliases (C41, C42, C43, last); the first makes the proxy masks.
+        size: side of the square input in pixels.
+        output_stride: of the feature map.
+        images_per_class: at most this many randomly chosen photos a semantic subset.
+        components: how much of the spectrum to keep.
+    """
+
+    layers: Annotated[list[str], Field(min_length=1)] = ["C41"]
+    size: Positive = 328
+    output_stride: Stride = 16
+    images_per_class: Positive = 800
+    components: Positive = 50
+
+
+class ProxyConfig(_Part):
+    """METHOD 5, from scores to proxy masks.
+
+    Attributes:
+        threshold: a class is present where its score exceeds this many standard deviations (paper: 0).
+        conflict: where several classes are present: ``ignore`` writes 255 (paper), ``strongest`` takes the
+            class of the largest score in standard deviations.
+        crf: refine ``none``, the photos of a ``single`` class (paper), or ``all``.
+        sharpness: the CRF's unary is the softmax of this times the score in standard deviations, background 0.
+    """
+
+    threshold: float = 0.0
+    conflict: Literal["ignore", "strongest"] = "ignore"
+    crf: Literal["none", "single", "all"] = "single"
+    sharpness: float = Field(3.0, gt=0)
+
+
+class CrfConfig(_Part):
+    """The fully connected CRF (Kraehenbuehl and Koltun 2011).
+
+    Attributes:
+        gaussian: standard deviation in pixels, compatibility.
+        bilateral: standard deviation in pixels, in colour levels (0..255), compatibility.
+        steps: of mean field.
+    """
+
+    gaussian: tuple[float, float] = (3.0, 3.0)
+    bilateral: tuple[float, float, float] = (80.0, 13.0, 10.0)
+    steps: Positive = 10
+
+
+class SegmenterConfig(_Part):
+    """METHOD 6, the segmentation network and its training.
+
+    Attributes:
+        head: ``largefov`` (DeepLab-LargeFOV, METHOD 6) or ``light`` (for any encoder).
+        output_stride: of the encoder.
+        train_from: first backbone module to train; those before it stay as loaded. Empty: train all.
+        size: side of the square training input in pixels.
+        learning_rate: of new layers (Adam).
+        backbone_learning_rate: of the backbone.
+        schedule: of both rates: ``constant`` (paper) or ``poly`` (to zero with power 0.9).
+        crop: smallest share of a photo's area in a random crop; 1 resizes the whole photo (paper).
+        retrain: how many times to train again from scratch on own predictions (paper: 1).
+    """
+
+    head: Literal["largefov", "light"] = "light"
+    output_stride: Stride = 16
+    train_from: str = ""
+    size: Positive = 328
+    epochs: Positive = 20
+    batch_size: Positive = 16
+    learning_rate: Rate = 1e-4
+    backbone_learning_rate: Rate = 5e-6
+    weight_decay: Rate = 0.0
+    schedule: Literal["constant", "poly"] = "constant"
+    crop: float = Field(1.0, gt=0, le=1)
+    retrain: int = Field(1, ge=0)
+
+
+class InferenceConfig(_Part):
+    """METHOD 7.
+
+    Attributes:
+        scales: sides of the square inputs in pixels; scores are averaged at the photo's size.
+        crf: whether the CRF is the last step.
+    """
+
+    scales: Annotated[list[Positive], Field(min_length=1)] = [241, 328, 401]
+    crf: bool = True
+
+
+class Recipe(_Part):
+    """Every parameter of a run."""
+
+    name: str = "fast"
+    seed: int = 0
+    workers: int = Field(1, ge=0, description="processes that decode photos")
+    backbone: BackboneConfig = BackboneConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+    patterns: PatternsConfig = PatternsConfig()
+    proxy: ProxyConfig = ProxyConfig()
+    crf: CrfConfig = CrfConfig()
+    segmenter: SegmenterConfig = SegmenterConfig()
+    inference: InferenceConfig = InferenceConfig()
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    files = resources.files("tag2mask").joinpath("recipes").iterdir()
+    return sorted(file.name[:-5] for file in files if file.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_file: str | Path, settings: list[str] | None = None) -> Recipe:
+    """Read a recipe by name or from a YAML file and apply ``key=value`` settings.
+
+    Args:
+        name_or_file: one of `recipe_names`, or a path.
+        settings: such as ``["segmenter.epochs=5", "patterns.layers=[C41, last]"]``; values are YAML.
+
+    Raises:
+        RecipeError: no such recipe, not YAML, a key or value that is not known.
+
+    >>> load_recipe("fast", ["segmenter.epochs=3"]).segmenter.epochs
+    3
+    """
+    values, source = _read(name_or_file)
+    for setting in settings or []:
+        _apply(values, setting)
+    return parse_recipe(values, source)
+
+
+def parse_recipe(values: dict[str, Any], source: str) -> Recipe:
+    """Validate the values of a recipe; ``source`` names their file in error messages.
+
+    Raises:
+        RecipeError: a key or a value is wrong.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: {_explain(error)}") from None
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """Return the recipe as YAML, every parameter written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _read(name_or_file: str | Path) -> tuple[dict[str, Any], str]:
+    name = str(name_or_file)
+    if name in recipe_names():
+        text, source = resources.files("tag2mask").joinpath(f"recipes/{name}.yaml").read_text("utf-8"), name
+    elif Path(name).is_file():
+        text, source = Path(name).read_text("utf-8"), name
+    else:
+        hint = nearest(name, recipe_names())
+        raise RecipeError(f"no recipe or file '{name}'{hint} (recipes: {', '.join(recipe_names())})")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{source} must be a YAML mapping of parameters")
+    return values, f"recipe {source}"
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {setting}: write it as key=value, for example segmenter.epochs=5")
+    *parents, last = key.strip().split(".")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {setting}: the value is not valid YAML") from None
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--set {setting}: '{parent}' holds no parameters of its own")
+    values[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        model: Any = Recipe
+        for part in path[:-1]:
+            model = model.model_fields[part].annotation
+        return f"unknown key '{key}'{nearest(path[-1], model.model_fields)}"
+    return f"'{key}' is {first['input']!r}: {first['msg'].lower()}"

@@ -1,0 +1,109 @@
+"""Photos to batches: decoded ahead in worker processes, unreadable ones reported and left out."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tag2mask.data.decode import read_photo
+from tag2mask.data.image_set import Sample
+from tag2mask.errors import DataError
+
+log = logging.getLogger("tag2mask")
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def read_square(sample: Sample, size: int) -> np.ndarray:
+    """Read a photo and resize it to uint8 size x size x 3 (bilinear, antialiased, not keeping its aspect).
+
+    Raises:
+        DataError: the photo cannot be read.
+    """
+    photo = Image.fromarray(read_photo(sample.image, draft_size=size))
+    return np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR))
+
+
+class SquarePhotos(Dataset[tuple[int, Tensor | str]]):
+    """Whole photos at one square size: ``(index, uint8 3 x size x size)``, or ``(index, what is wrong)``."""
+
+    def __init__(self, samples: Sequence[Sample], size: int) -> None:
+        self.samples, self.size = samples, size
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
+        """Read one photo."""
+        try:
+            return index, torch.from_numpy(read_square(self.samples[index], self.size).transpose(2, 0, 1).copy())
+        except DataError as error:
+            return index, str(error)
+
+
+def photo_batches(
+    samples: Sequence[Sample], size: int, *, batch_size: int = 8, workers: int = 1, strict: bool = False
+) -> Iterator[tuple[list[Sample], Tensor]]:
+    """Yield batches of photos in order, each photo decoded once.
+
+    Args:
+        samples: the photos.
+        size: side of the square they are resized to, in pixels.
+        batch_size: photos a batch.
+        workers: processes that decode ahead; 0 decodes in this one.
+        strict: raise for an unreadable photo instead of reporting and skipping it.
+
+    Yields:
+        The samples of the batch and their pixels, uint8 N x 3 x size x size; never an empty batch.
+
+    Raises:
+        DataError: a photo cannot be read and ``strict`` is set.
+    """
+    loader: DataLoader[tuple[int, Tensor | str]] = DataLoader(
+        SquarePhotos(samples, size), batch_size=batch_size, num_workers=workers, collate_fn=list
+    )
+    for batch in loader:
+        readable = list(keep_readable(batch, strict))
+        if readable:
+            yield [samples[index] for index, _ in readable], torch.stack([photo for _, photo in readable])
+
+
+def keep_readable(batch: Iterable[tuple[int, Out | str]], strict: bool) -> Iterator[tuple[int, Out]]:
+    """Yield the items of a batch that could be read; log the others, or raise for them when ``strict``."""
+    for index, item in batch:
+        if not isinstance(item, str):
+            yield index, item
+        elif strict:
+            raise DataError(item)
+        else:
+            log.warning("skipped: %s", item)
+
+
+def map_ahead(function: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
+    """Yield ``function(item)`` in order, computed in ``workers`` threads, few results held at a time.
+
+    >>> list(map_ahead(lambda x: x * x, range(5), workers=2))
+    [0, 1, 4, 9, 16]
+    """
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        waiting: deque[Future[Out]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,1 @@
+"""Networks: timm backbones with named layers, the classifier, and the segmenters."""

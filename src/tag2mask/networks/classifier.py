@@ -1,0 +1,158 @@
+"""The classification network (METHOD 2): backbone, global average pooling, one linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tag2mask.data import Sample
+from tag2mask.data.loading import photo_batches
+from tag2mask.networks.backbones import LAST, Backbone
+from tag2mask.networks.weights import load_tensors, load_weights, save_tensors
+
+
+@dataclass
+class Classified:
+    """What the classifier sees in a batch.
+
+    Attributes:
+        logits: float N x C, one per foreground class.
+        features: float N x D x h x w by layer name.
+    """
+
+    logits: Tensor
+    features: dict[str, Tensor]
+
+
+class Classifier(nn.Module):
+    """Image-level classifier: logits = W GAP(T) + b, a sigmoid per class.
+
+    Args:
+        backbone: gives the feature maps; ``last`` is pooled.
+        classes: names of the C foreground classes.
+    """
+
+    def __init__(self, backbone: Backbone, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.backbone, self.classes = backbone, tuple(classes)
+        self.head = nn.Linear(backbone.channels[LAST], len(classes))
+
+    def forward(self, images: Tensor) -> Classified:
+        """Classify images, N x 3 x H x W, RGB, 0..255."""
+        features = self.backbone(images)
+        return Classified(self.head(features[LAST].mean((2, 3))), features)
+
+    def activation(self, last: Tensor) -> Tensor:
+        r"""Return the class activation maps, $M_c(u) = w_c^T t_u$ (Zhou et al. 2016, Eq. 2).
+
+        Args:
+            last: N x D x h x w, the feature map that is pooled.
+
+        Returns:
+            N x C x h x w.
+        """
+        return functional.conv2d(last, self.head.weight[:, :, None, None])
+
+
+    def save(self, file: str | Path) -> None:
+        """Write the network and how to build it as safetensors."""
+        about = {
+            "backbone": self.backbone.name,
+            "layers": self.backbone.layers,
+            "output_stride": self.backbone.output_stride,
+            "classes": list(self.classes),
+        }
+        save_tensors(file, self.state_dict(), "a classifier", about)
+
+    @classmethod
+    def load(cls, file: str | Path) -> Classifier:
+        """Read what `save` wrote, in evaluation mode.
+
+        Raises:
+            WeightsError: the file is missing, corrupt or not of a classifier.
+        """
+        tensors, about = load_tensors(file, "a classifier")
+        backbone = Backbone(
+            about["backbone"], about["layers"], output_stride=about["output_stride"], weights="random"
+        )
+        classifier = cls(backbone, about["classes"])
+        load_weights(classifier, tensors, str(file))
+        return classifier.eval()
+
+
+def targets_of(labels: Iterable[tuple[int, ...]], classes: int) -> Tensor:
+    """Return image-level labels as float N x C of zeros and ones.
+
+    >>> targets_of([(1, 3), ()], 3)
+    tensor([[1., 0., 1.],
+            [0., 0., 0.]])
+    """
+    rows = list(labels)
+    targets = torch.zeros(len(rows), classes)
+    for row, present in enumerate(rows):
+        targets[row, [label - 1 for label in present]] = 1
+    return targets
+
+
+def pool_features(
+    classifier: Classifier, samples: Sequence[Sample], *, size: int, workers: int, flip: bool = False
+) -> tuple[list[Sample], Tensor]:
+    """Run the backbone once over photos and return those that could be read and their pooled features.
+
+    Args:
+        classifier: its backbone is used as it is.
+        samples: the photos.
+        size: side of the square input in pixels.
+        workers: processes that decode.
+        flip: return the features of the mirrored photos too, after those of the photos.
+
+    Returns:
+        The samples (twice with ``flip``) and float N x D on the CPU.
+    """
+    device = classifier.head.weight.device
+    seen: list[Sample] = []
+    pooled: list[list[Tensor]] = [[], []]
+    for batch, images in photo_batches(samples, size, workers=workers):
+        seen += batch
+        for row, pixels in enumerate([images, images.flip(3)] if flip else [images]):
+            with torch.no_grad():
+                pooled[row].append(classifier.backbone(pixels.to(device))[LAST].mean((2, 3)).cpu())
+    return (seen * 2 if flip else seen), torch.cat(pooled[0] + pooled[1])
+
+
+def fit_head(
+    classifier: Classifier, pooled: Tensor, targets: Tensor, *, steps: int, learning_rate: float,
+    weight_decay: float,
+) -> None:
+    """Fit the linear layer alone on pooled features, by Adam on the whole set at once.
+
+    Features are standardised for the fit and the result folded back into the layer, so that the layer
+    applies to features as they are.
+
+    Args:
+        classifier: its ``head`` is set in place.
+        pooled: float N x D.
+        targets: float N x C of zeros and ones.
+        steps: of Adam.
+        learning_rate: of Adam.
+        weight_decay: decoupled, on the weights of standardised features.
+    """
+    mean, std = pooled.mean(0), pooled.std(0).clamp_min(1e-6)
+    standard = (pooled - mean) / std
+    weight = torch.zeros(targets.shape[1], pooled.shape[1], requires_grad=True)
+    bias = torch.logit(targets.mean(0).clamp(1e-3, 1 - 1e-3)).requires_grad_()
+    groups = [{"params": [weight], "weight_decay": weight_decay}, {"params": [bias], "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=learning_rate)
+    for _ in range(steps):
+        loss = functional.binary_cross_entropy_with_logits(standard @ weight.T + bias, targets)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        classifier.head.weight.copy_(weight / std)
+        classifier.head.bias.copy_(bias - (weight / std) @ mean)

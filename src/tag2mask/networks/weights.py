@@ -1,0 +1,108 @@
+"""Tensors in and out of files: safetensors, and .pth without unpickling anything but tensors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tag2mask.errors import WeightsError
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Read the tensors of a .safetensors or .pth file.
+
+    Raises:
+        WeightsError: missing, corrupt, or not plain tensors.
+    """
+    if not file.is_file():
+        raise WeightsError(f"no weights file {file}")
+    try:
+        if file.suffix == ".safetensors":
+            return dict(load_file(file))
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a corrupt file can make the readers raise anything
+        raise WeightsError(f"{file} is corrupt or not a file of plain tensors ({_reason(error)})") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{file} holds no table of tensors")
+    return state
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], file: str) -> None:
+    """Put ``state`` into ``model`` by name, or in order where the names differ but all shapes agree.
+
+    Tensors beyond the model's own (a classification head) are left out.
+
+    Raises:
+        WeightsError: a tensor is missing or has another shape.
+    """
+    own = model.state_dict()
+    needed = [name for name in own if not name.endswith("num_batches_tracked")]
+    if any(name not in state for name in needed):
+        in_order = list(state.values())[: len(own)]
+        if [tensor.shape for tensor in in_order] == [tensor.shape for tensor in own.values()]:
+            state = dict(zip(own, in_order, strict=True))
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise WeightsError(f"{file} holds the weights of another network: it has no '{missing[0]}'")
+    wrong = [name for name in needed if state[name].shape != own[name].shape]
+    if wrong:
+        shapes = f"{tuple(state[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}"
+        raise WeightsError(f"{file} holds the weights of another network: '{wrong[0]}' is {shapes}")
+    model.load_state_dict({name: state.get(name, own[name]) for name in own})
+
+
+def save_tensors(file: str | Path, tensors: Mapping[str, Tensor], kind: str, about: Mapping[str, Any]) -> None:
+    """Write tensors as safetensors with what they are; the file is whole or not there.
+
+    Args:
+        file: where to.
+        tensors: by name.
+        kind: what the file holds, such as ``"class patterns"``; `load_tensors` checks it.
+        about: whatever JSON can hold.
+    """
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    metadata = {"tag2mask": kind, "about": json.dumps(dict(about))}
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_tensors(file: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote: the tensors and what they are.
+
+    Raises:
+        WeightsError: the file is missing, corrupt or of another kind.
+    """
+    tensors = read_weights(Path(file))
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+        about = json.loads(metadata.get("about", "null"))
+    except Exception as error:
+        raise WeightsError(f"{file} is corrupt ({_reason(error)})") from None
+    if metadata.get("tag2mask") != kind or not isinstance(about, dict):
+        raise WeightsError(f"{file} does not hold {kind} of tag2mask")
+    return tensors, about
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with ``prefix``, without it."""
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,397 @@
+"""Class patterns (METHOD 4): moments of each semantic subset, their leading eigenvector, and its sign."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.linalg import eigh
+from scipy.sparse.linalg import eigsh
+from torch import Tensor
+
+from tag2mask.data import ImageSet, Sample, photo_size
+from tag2mask.data.loading import photo_batches
+from tag2mask.errors import DataError
+from tag2mask.networks.backbones import LAST, Backbone, resolve_layer
+from tag2mask.networks.classifier import Classifier, fit_head, pool_features, targets_of
+from tag2mask.networks.weights import load_tensors, load_weights, part_of, save_tensors
+from tag2mask.proxy import proxy_mask
+
+EVIDENCE = ("activation", "centre")
+"""What orients a pattern: the classifier's class activation, and a prior that objects stand in the centre."""
+
+WEAK = 0.1
+"""Correlation below which the evidence for a sign is called weak."""
+
+
+@dataclass
+class Moments:
+    r"""Count, mean and centred second moment of descriptors, exact under any split of the data.
+
+    Attributes:
+        count: K, the number of positions.
+        mean: float64 D, $\bar t = \frac1K \sum_u t_u$ (Eq. 1).
+        scatter: float64 D x D, $\sum_u (t_u - \bar t)(t_u - \bar t)^T$ (K times the covariance of Eq. 2).
+        cross: float64 E x D, $\sum_u e_u t_u$ for each evidence e, which sums to zero in each image.
+        energy: float64 E, $\sum_u e_u^2$.
+    """
+
+    count: int
+    mean: Tensor
+    scatter: Tensor
+    cross: Tensor
+    energy: Tensor
+
+    @classmethod
+    def of(cls, descriptors: Tensor, evidence: Tensor) -> Moments:
+        """Return the moments of some positions.
+
+        Args:
+            descriptors: float K x D.
+            evidence: float E x K, each row of zero sum.
+        """
+        mean = descriptors.double().mean(0)
+        centred = descriptors - mean.to(descriptors.dtype)
+        rest = centred.double().mean(0)  # what rounding left of the mean
+        scatter = (centred.T @ centred).double() - len(centred) * torch.outer(rest, rest)
+        cross = (evidence.to(centred.dtype) @ centred).double()
+        return cls(len(descriptors), mean, scatter, cross, evidence.double().square().sum(1))
+
+    def merge(self, other: Moments) -> Moments:
+        """Return the moments of both sets of positions together (Chan, Golub and LeVeque 1979)."""
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        return Moments(
+            count,
+            self.mean + delta * (other.count / count),
+            self.scatter
+            + other.scatter
+            + torch.outer(delta, delta) * (self.count * other.count / count),
+            self.cross + other.cross,
+            self.energy + other.energy,
+        )
+
+
+@dataclass
+class Pattern:
+    """One class's pattern.
+
+    Attributes:
+        mean: float32 D, the subset's mean descriptor.
+        direction: float32 D, unit length, pointing to the class.
+        spectrum: float32, leading eigenvalues of the covariance, largest first.
+        variance: the covariance's trace.
+        evidence: float32 E, correlations (see `EVIDENCE`) after orientation; the first known one is >= 0.
+    """
+
+    mean: Tensor
+    direction: Tensor
+    spectrum: Tensor
+    variance: float
+    evidence: Tensor
+
+
+def leading_pattern(moments: Moments, components: int) -> Pattern:
+    r"""Return the oriented leading eigenvector of the covariance (Eq. 2).
+
+    The sign is that for which the scores correlate with the class activation; where that is unknown or
+    exactly zero, with the centre prior.
+
+    $\rho = \xi^T \big(\sum_u e_u t_u\big) / \sqrt{K \lambda \, \sum_u e_u^2}$
+
+    Args:
+        moments: of the semantic subset.
+        components: how many eigenvalues to keep.
+    """
+    covariance = (moments.scatter / moments.count).cpu().numpy()
+    values, vectors = leading_eigenpairs(covariance, components)
+    direction = torch.from_numpy(vectors[:, 0].copy())
+    norm = (moments.energy.cpu() * max(values[0], 0.0) * moments.count).sqrt()
+    evidence = torch.nan_to_num(moments.cross.cpu() @ direction / norm, nan=0.0, posinf=0.0, neginf=0.0)
+    known = evidence[evidence != 0]
+    sign = -1.0 if len(known) and known[0] < 0 else 1.0
+    return Pattern(
+        moments.mean.float().cpu(),
+        (sign * direction).float(),
+        torch.from_numpy(values.copy()).float(),
+        float(np.trace(covariance)),
+        (sign * evidence).float(),
+    )
+
+
+def leading_eigenpairs(covariance: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest eigenvalues, descending, and their eigenvectors as columns.
+
+    Args:
+        covariance: float64 D x D, symmetric.
+        count: how many; at most D are returned.
+    """
+    size = len(covariance)
+    if count >= size - 1 or size <= 64:
+        values, vectors = eigh(covariance)
+    else:
+        values, vectors = eigsh(covariance, count, which="LA", v0=np.ones(size))
+    order = np.argsort(values)[::-1][:count]
+    return values[order], vectors[:, order]
+
+
+def score(features: Tensor, mean: Tensor, direction: Tensor) -> Tensor:
+    r"""Return $q_c(u) = (t_u - \bar t_c)^T \xi_c$ (Eq. 3).
+
+    Args:
+        features: float N x D x h x w.
+        mean: float C x D.
+        direction: float C x D.
+
+    Returns:
+        float N x C x h x w.
+    """
+    projected = torch.einsum("ndhw,cd->nchw", features, direction)
+    return projected - (mean * direction).sum(1)[None, :, None, None]
+
+
+def evidence_maps(activation: Tensor) -> Tensor:
+    """Return the evidence for a class at each position, each map centred and scaled to unit deviation.
+
+    Args:
+        activation: float N x h x w, the class activation.
+
+    Returns:
+        float N x E x h x w in the order of `EVIDENCE`, zero mean per image and kind.
+    """
+    count, height, width = activation.shape
+    rows = torch.linspace(-1, 1, height, device=activation.device)[:, None]
+    columns = torch.linspace(-1, 1, width, device=activation.device)[None, :]
+    centre = torch.exp(-2 * (rows**2 + columns**2)).expand(count, height, width)
+    maps = torch.stack([activation, centre], 1)
+    return maps - maps.mean((2, 3), keepdim=True)
+
+
+def choose_subsets(data: ImageSet, images_per_class: int, seed: int) -> dict[str, list[int]]:
+    """Draw each class's semantic subset and return, by photo name, the classes that it is drawn for.
+
+    A photo with two classes is in two subsets (METHOD 4). The draw depends on the seed and the data alone.
+    """
+    drawn: dict[str, list[int]] = defaultdict(list)
+    for label in range(1, len(data.classes) + 1):
+        names = sorted(sample.name for sample in data.samples if label in sample.labels)
+        if len(names) > images_per_class:
+            names = random.Random(f"{seed}/{label}").sample(names, images_per_class)
+        for name in names:
+            drawn[name].append(label)
+    return drawn
+
+
+def collect_moments(
+    classifier: Classifier, batches: Iterable[tuple[list[Sample], Tensor]], subsets: dict[str, list[int]]
+) -> dict[tuple[str, int], Moments]:
+    """Run every photo once and return the moments by layer and class index.
+
+    Args:
+        classifier: in evaluation mode; its backbone's ``layers`` are used.
+        batches: of photos, as `photo_batches` yields them.
+        subsets: as `choose_subsets` returns them.
+    """
+    moments: dict[tuple[str, int], Moments] = {}
+    device = classifier.head.weight.device
+    for samples, images in batches:
+        with torch.inference_mode():
+            features = classifier(images.to(device)).features
+            activation = classifier.activation(features[LAST])
+        for label in sorted({label for sample in samples for label in subsets[sample.name]}):
+            rows = [row for row, sample in enumerate(samples) if label in subsets[sample.name]]
+            evidence = evidence_maps(activation[rows, label - 1])
+            for layer in classifier.backbone.layers:
+                maps = features[layer][rows]
+                new = Moments.of(
+                    maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]),
+                    _fit_evidence(evidence, maps).permute(1, 0, 2, 3).reshape(len(EVIDENCE), -1),
+                )
+                key = (layer, label)
+                moments[key] = moments[key].merge(new) if key in moments else new
+    return moments
+
+
+def _fit_evidence(evidence: Tensor, maps: Tensor) -> Tensor:
+    """Bring evidence to the size of the feature map; the mean per image stays zero."""
+    if evidence.shape[2:] == maps.shape[2:]:
+        return evidence
+    resized = torch.nn.functional.interpolate(evidence, maps.shape[2:], mode="bilinear", align_corners=False)
+    return resized - resized.mean((2, 3), keepdim=True)
+
+
+def merge_processes(moments: dict[tuple[str, int], Moments]) -> dict[tuple[str, int], Moments]:
+    """Return the moments of all processes together, the same in each; alone, return what came in."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return moments
+    shards: list[dict[tuple[str, int], Moments]] = [{} for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(shards, moments)
+    total: dict[tuple[str, int], Moments] = {}
+    for shard in shards:
+        for key, new in shard.items():
+            total[key] = total[key].merge(new) if key in total else new
+    return total
+
+
+_FITTED = ("means", "directions", "spectra", "variances", "evidence")
+_PARAMETERS = (
+    "backbone", "layer", "weights", "size", "output_stride", "images_per_class", "components", "seed", "workers",
+)  # fmt: skip
+
+
+class ClassPatterns:
+    """Class patterns of one layer: fit them on photos with image-level labels, then score or mask photos.
+
+    Parameters are as in a recipe's ``backbone`` and ``patterns``.
+
+    Attributes:
+        classes_: names of the C foreground classes.
+        means_: float32 C x D.
+        directions_: float32 C x D, unit length, oriented to the class.
+        spectra_: float32 C x k, leading eigenvalues, padded with zeros.
+        variances_: float32 C, traces of the covariances.
+        evidence_: float32 C x 2, correlations with class activation and centre prior (`EVIDENCE`).
+        classifier_: the network that gives the features.
+    """
+
+    classes_: tuple[str, ...]
+    means_: Tensor
+    directions_: Tensor
+    spectra_: Tensor
+    variances_: Tensor
+    evidence_: Tensor
+    classifier_: Classifier
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        layer: str = "C41",
+        *,
+        weights: str = "auto",
+        size: int = 328,
+        output_stride: int = 16,
+        images_per_class: int = 800,
+        components: int = 50,
+        seed: int = 0,
+        workers: int = 1,
+    ) -> None:
+        self.backbone, self.layer, self.weights = backbone, layer, weights
+        self.size, self.output_stride = size, output_stride
+        self.images_per_class, self.components = images_per_class, components
+        self.seed, self.workers = seed, workers
+
+    def fit(self, data: ImageSet, classifier: Classifier | None = None) -> ClassPatterns:
+        """Find the pattern of every class.
+
+        Args:
+            data: photos with image-level labels.
+            classifier: gives features and class activations; without one, a linear layer is first fitted
+                on the pooled features of the frozen backbone.
+
+        Raises:
+            DataError: a class has no photo.
+            WeightsError: the backbone or its weights cannot be had.
+        """
+        if classifier is None:
+            backbone = Backbone(
+                self.backbone, [self.layer], output_stride=self.output_stride, weights=self.weights
+            )
+            classifier = Classifier(backbone, data.classes).eval()
+            seen, pooled = pool_features(classifier, data.samples, size=self.size, workers=self.workers)
+            targets = targets_of((sample.labels for sample in seen), len(data.classes))
+            fit_head(classifier, pooled, targets, steps=200, learning_rate=1e-2, weight_decay=1e-4)
+        discover(classifier, data, [self])
+        return self
+
+    def score(self, images: Tensor) -> Tensor:
+        """Return every class's scores q_c in standard deviations of that class's scores (Eq. 3).
+
+        Args:
+            images: N x 3 x H x W, RGB, 0..255.
+
+        Returns:
+            float N x C x h x w.
+        """
+        with torch.inference_mode():
+            return self.score_features(self.classifier_(images).features)
+
+    def score_features(self, features: dict[str, Tensor]) -> Tensor:
+        """Do `score` for features that the classifier's backbone has already given."""
+        maps = features[resolve_layer(self.layer, self.classifier_.backbone.name, self.classifier_.backbone.model)]
+        scale = self.spectra_[:, 0].clamp_min(1e-12).rsqrt().to(maps.device)
+        return score(maps, self.means_.to(maps.device), self.directions_.to(maps.device)) * scale[:, None, None]
+
+    def transform(self, data: ImageSet) -> Iterator[tuple[Sample, np.ndarray]]:
+        """Yield each photo of ``data`` with its proxy mask by Algorithm 1, uint8 H x W, no CRF."""
+        for samples, images in photo_batches(data.samples, self.size, workers=self.workers):
+            for sample, scores in zip(samples, self.score(images), strict=True):
+                yield sample, proxy_mask(scores.numpy(), sample.labels, photo_size(sample.image))
+
+    def save(self, file: str | Path) -> None:
+        """Write everything needed to apply the patterns, the network's weights among it, as safetensors."""
+        fitted = {f"patterns.{name}": getattr(self, f"{name}_") for name in _FITTED}
+        network = {f"classifier.{name}": t for name, t in self.classifier_.state_dict().items()}
+        about = {name: getattr(self, name) for name in _PARAMETERS}
+        about |= {"classes": list(self.classes_), "layers": self.classifier_.backbone.layers}
+        save_tensors(file, {**fitted, **network}, "class patterns", about)
+
+    @classmethod
+    def load(cls, file: str | Path) -> ClassPatterns:
+        """Read what `save` wrote.
+
+        Raises:
+            WeightsError: the file is missing, corrupt or not of class patterns.
+        """
+        tensors, about = load_tensors(file, "class patterns")
+        layers, classes = about.pop("layers"), about.pop("classes")
+        patterns = cls(**about)
+        backbone = Backbone(patterns.backbone, layers, output_stride=patterns.output_stride, weights="random")
+        patterns.classifier_ = Classifier(backbone, classes).eval()
+        load_weights(patterns.classifier_, part_of(tensors, "classifier."), str(file))
+        for name in _FITTED:
+            setattr(patterns, f"{name}_", tensors[f"patterns.{name}"])
+        patterns.classes_ = tuple(classes)
+        return patterns
+
+
+def discover(
+    classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPatterns], strict: bool = False
+) -> None:
+    """Fit the patterns of several layers in one pass over the photos, shared among the processes at work.
+
+    Args:
+        classifier: gives features and class activations; in evaluation mode.
+        data: photos with image-level labels.
+        patterns: one a layer, set in place; the first one's size, subsets and seed hold for all.
+        strict: raise for an unreadable photo instead of skipping it.
+
+    Raises:
+        DataError: a class has no photo.
+    """
+    first = patterns[0]
+    subsets = choose_subsets(data, first.images_per_class, first.seed)
+    chosen = [sample for sample in data.samples if sample.name in subsets]
+    rank, world = 0, 1
+    if torch.distributed.is_initialized():
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    batches = photo_batches(chosen[rank::world], first.size, workers=first.workers, strict=strict)
+    moments = merge_processes(collect_moments(classifier, batches, subsets))
+    for fitted in patterns:
+        layer = resolve_layer(fitted.layer, classifier.backbone.name, classifier.backbone.model)
+        found = []
+        for label, name in enumerate(data.classes, 1):
+            if (layer, label) not in moments:
+                raise DataError(f"no readable photo carries the tag '{name}'; remove the class or add photos")
+            found.append(leading_pattern(moments[layer, label], fitted.components))
+        fitted.classes_ = tuple(data.classes)
+        fitted.classifier_ = classifier
+        fitted.means_ = torch.stack([pattern.mean for pattern in found])
+        fitted.directions_ = torch.stack([pattern.direction for pattern in found])
+        fitted.spectra_ = torch.stack([pattern.spectrum for pattern in found])
+        fitted.variances_ = torch.tensor([pattern.variance for pattern in found])
+        fitted.evidence_ = torch.stack([pattern.evidence for pattern in found])

@@ -1,0 +1,112 @@
+"""Proxy masks (METHOD 5): from the scores of a photo's classes to one mask, Algorithm 1. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+IGNORE = 255
+
+
+def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Bring scores to another size, bilinear.
+
+    Args:
+        scores: float32 C x h x w.
+        height: wanted.
+        width: wanted.
+
+    Returns:
+        float32 C x height x width.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(scores, dtype=np.float32))[None]
+    resized = functional.interpolate(tensor, (height, width), mode="bilinear", align_corners=False)
+    return np.asarray(resized[0].numpy())
+
+
+def assign(
+    scores: NDArray[np.float32], labels: Sequence[int], *, threshold: float = 0.0, conflict: str = "ignore"
+) -> NDArray[np.uint8]:
+    r"""Assign each position to a class, to background, or to uncertain (Algorithm 1).
+
+    $Q(u, c) = [q_c(u) > \tau]$ with $\tau = 0$ in the paper; no positive class: background; exactly one:
+    that class; several: 255.
+
+    Args:
+        scores: float32 L x H x W, one map for each of ``labels``.
+        labels: class indices present in the image, 1..C.
+        threshold: in the unit of the scores.
+        conflict: ``ignore`` marks several positive classes 255 (the paper); ``strongest`` takes the class of
+            the largest score.
+
+    Returns:
+        uint8 H x W: 0, one of ``labels``, or 255.
+
+    >>> scores = np.array([[[-1, 1, -1, 2]], [[-1, -1, 3, 1]]], np.float32)
+    >>> assign(scores, [5, 7]).tolist()
+    [[0, 5, 7, 255]]
+    >>> assign(scores, [5, 7], conflict="strongest").tolist()
+    [[0, 5, 7, 5]]
+    """
+    if not len(labels):
+        return np.zeros(scores.shape[1:], np.uint8)
+    positive = (scores > threshold).sum(0)
+    mask = np.asarray(labels, np.uint8)[scores.argmax(0)]
+    mask[positive == 0] = 0
+    if conflict == "ignore":
+        mask[positive > 1] = IGNORE
+    return mask
+
+
+def proxy_mask(
+    scores: NDArray[np.float32],
+    labels: Sequence[int],
+    size: tuple[int, int],
+    *,
+    threshold: float = 0.0,
+    conflict: str = "ignore",
+) -> NDArray[np.uint8]:
+    """Return a photo's proxy mask at its own size: resize the scores of its classes, then `assign`.
+
+    Args:
+        scores: float32 C x h x w, all classes.
+        labels: class indices present, 1..C; every other class is left out of account.
+        size: height and width of the photo in pixels.
+        threshold: as in `assign`.
+        conflict: as in `assign`.
+
+    Returns:
+        uint8 H x W.
+    """
+    present = resize_scores(scores[[label - 1 for label in labels]], *size) if len(labels) else scores[:0]
+    if not len(labels):
+        return np.zeros(size, np.uint8)
+    return assign(present, labels, threshold=threshold, conflict=conflict)
+
+
+def score_probabilities(
+    scores: NDArray[np.float32], *, threshold: float, sharpness: float
+) -> NDArray[np.float32]:
+    r"""Return the CRF's input, the softmax over background and classes of sharpened scores.
+
+    $p_0(u) \propto 1, \quad p_c(u) \propto \exp(\beta (q_c(u) - \tau))$
+
+    Args:
+        scores: float32 L x H x W in standard deviations.
+        threshold: where a class and background are equally likely.
+        sharpness: beta.
+
+    Returns:
+        float32 (1 + L) x H x W, summing to 1.
+
+    >>> score_probabilities(np.zeros((1, 1, 1), np.float32), threshold=0, sharpness=3).ravel().tolist()
+    [0.5, 0.5]
+    """
+    logits = np.concatenate([np.zeros_like(scores[:1]), sharpness * (scores - np.float32(threshold))])
+    logits -= logits.max(0, keepdims=True)
+    likely = np.exp(logits)
+    return np.asarray(likely / likely.sum(0, keepdims=True), np.float32)
