@@ -1,0 +1,126 @@
+"""The dense CRF on an image: checks, unary energies, kernels."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tag2mask.crf.lattice import Floats, build
+from tag2mask.crf.mean_field import mean_field
+from tag2mask.errors import UserError
+
+Compatibility = float | npt.NDArray[np.float32]
+
+FLOOR = 1e-5  # below it a probability says nothing, as in pydensecrf's unary_from_softmax
+
+
+def dense_crf(
+    image: npt.NDArray[np.uint8],
+    probabilities: npt.NDArray[np.float32],
+    *,
+    gaussian: tuple[float, Compatibility] | None = (3, 3),
+    bilateral: tuple[float, float, Compatibility] | None = (80, 13, 10),
+    steps: int = 10,
+) -> Floats:
+    r"""Refine label probabilities with the fully connected CRF of Krähenbühl and Koltun (2011).
+
+    Minimises :math:`E(x) = \sum_i \psi_u(x_i) + \sum_{i<j} \mu(x_i, x_j) \sum_m k_m(f_i, f_j)` by mean field,
+    with :math:`\psi_u = -\log p`, a Gaussian kernel in position and one in position and colour.
+
+    Args:
+        image: uint8, H x W x 3.
+        probabilities: float32, C x H x W, 0 to 1. Values under 1e-5 count as 1e-5; a label that is nowhere
+            above stays out, its result is 0.
+        gaussian: (sigma in pixels, compatibility), or None.
+        bilateral: (sigma in pixels, sigma in colour levels of 0 to 255, compatibility), or None.
+        steps: mean-field steps.
+
+    A compatibility is the Potts model's weight or a symmetric matrix C x C of energies :math:`\mu`.
+
+    Returns:
+        float32, C x H x W, sums to 1 over the labels.
+
+    Raises:
+        UserError: an argument has the wrong shape, type or range.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.zeros((4, 6, 3), np.uint8)
+        >>> image[:, 3:] = 255
+        >>> probabilities = np.full((2, 4, 6), 0.5, np.float32)
+        >>> probabilities[:, 1, 1] = [0.9, 0.1]
+        >>> probabilities[:, 2, 4] = [0.1, 0.9]
+        >>> dense_crf(image, probabilities).argmax(0)[0].tolist()
+        [0, 0, 0, 1, 1, 1]
+    """
+    image, probabilities = _checked(image, probabilities)
+    labels, height, width = probabilities.shape
+    present = np.flatnonzero(probabilities.reshape(labels, -1).max(axis=1) > FLOOR)
+    logits = np.log(np.maximum(probabilities.reshape(labels, -1)[present], np.float32(FLOOR)))
+    lattices, factors = [], []
+    if gaussian is not None:
+        lattices.append(build(height, width, gaussian[0], image[:, :, :0], 1.0))
+        factors.append(_factor(gaussian[1], labels, present))
+    if bilateral is not None:
+        first = lattices[-1].first + lattices[-1].count if lattices else 1
+        lattices.append(build(height, width, bilateral[0], image, bilateral[1], first))
+        factors.append(_factor(bilateral[2], labels, present))
+    out = np.zeros((labels, height * width), np.float32)
+    out[present] = mean_field(logits, lattices, factors, steps if lattices else 0)
+    return out.reshape(labels, height, width)
+
+
+def _factor(compatibility: Compatibility, labels: int, present: npt.NDArray[np.intp]) -> Floats:
+    """Return what filtered probabilities are multiplied with: Potts weight, or minus the matrix."""
+    matrix = np.asarray(compatibility, np.float32)
+    if matrix.ndim == 0:
+        return matrix.reshape(1)
+    if matrix.shape != (labels, labels):
+        raise UserError(f"a compatibility is one number or a {labels} x {labels} matrix, not {matrix.shape}")
+    return -np.ascontiguousarray((matrix + matrix.T)[np.ix_(present, present)] / 2)
+
+
+def _checked(image: Any, probabilities: Any) -> tuple[npt.NDArray[np.uint8], Floats]:
+    """Return both as C-ordered arrays of the right type, or say what is wrong with them."""
+    image, probabilities = np.asarray(image), np.asarray(probabilities)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UserError(f"the image must be uint8, H x W x 3; it is {image.dtype}, shape {image.shape}")
+    if probabilities.ndim != 3 or probabilities.shape[1:] != image.shape[:2]:
+        raise UserError(
+            f"probabilities must be C x H x W with the image's H x W {image.shape[:2]}; shape {probabilities.shape}"
+        )
+    if not np.issubdtype(probabilities.dtype, np.floating):
+        raise UserError(f"probabilities must be floating-point numbers, not {probabilities.dtype}")
+    probabilities = np.ascontiguousarray(probabilities, np.float32)
+    if probabilities.size == 0:
+        raise UserError(f"nothing to refine: probabilities have shape {probabilities.shape}")
+    if not (probabilities.min() >= 0 and probabilities.max() <= 1.001):
+        raise UserError("probabilities must lie between 0 and 1, without NaN (softmax the scores first)")
+    return np.ascontiguousarray(image), probabilities
+
+
+def dense_crf_many(
+    pairs: Iterable[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]], *, workers: int = 1, **options: Any
+) -> Iterator[Floats]:
+    """Refine many images, one thread an image; yield the results in order.
+
+    Args:
+        pairs: (image, probabilities) as for `dense_crf`; taken one by one, two per worker at most ahead.
+        workers: threads.
+        options: as for `dense_crf`.
+    """
+    pairs = iter(pairs)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Floats]] = deque()
+        for image, probabilities in islice(pairs, 2 * workers):
+            waiting.append(pool.submit(dense_crf, image, probabilities, **options))
+        while waiting:
+            yield waiting.popleft().result()
+            for image, probabilities in islice(pairs, 1):
+                waiting.append(pool.submit(dense_crf, image, probabilities, **options))
