@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tag2mask.data.decode import read_mask
+from tag2mask.data.decode import photo_size, read_mask
+from tag2mask.errors import DataError
 
 IGNORE = 255
 """The ignore index: pixels of this value count nowhere in training or in the truth of an evaluation."""
@@ -33,6 +34,11 @@ class Sample:
     mask: Path | None = None
 
 
+def no_truth(sample: Sample) -> np.ndarray | None:
+    """Return None: the ``draw_truth`` of sets whose truth, if any, lies in mask files."""
+    return None
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Photos with image-level labels.
@@ -42,24 +48,41 @@ class ImageSet:
         samples: the photos, sorted by name.
         skipped: what was left out, one entry a photo or table row: ``"photos/x.jpg: cannot be read"``.
         draw_truth: how to make the truth of a sample whose ``mask`` is None (COCO draws it from polygons).
+        labels_from: where the labels were read, in words (``"labels.csv"``, ``"class folders"``).
     """
 
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
     skipped: tuple[str, ...] = ()
-    draw_truth: Callable[[Sample], np.ndarray | None] = field(default=lambda sample: None, compare=False)
+    draw_truth: Callable[[Sample], np.ndarray | None] = field(default=no_truth, compare=False)
+    labels_from: str = ""
 
     def __len__(self) -> int:
         """Return the number of photos."""
         return len(self.samples)
 
     def truth(self, sample: Sample) -> np.ndarray | None:
-        """Return the true mask of ``sample``, uint8 H x W (0..C, 255 ignored), or None where there is none."""
-        return self.draw_truth(sample) if sample.mask is None else read_mask(sample.mask)
+        """Return the true mask of ``sample``, or None where there is none.
+
+        Returns:
+            uint8 H x W of the photo's size, 0..C, 255 ignored.
+
+        Raises:
+            DataError: the mask cannot be read, is of another size than the photo or has an unknown class.
+        """
+        if sample.mask is None:
+            return self.draw_truth(sample)
+        mask = read_mask(sample.mask)
+        _check_mask(mask, sample, len(self.classes))
+        return mask
 
     def with_samples(self, samples: tuple[Sample, ...]) -> ImageSet:
         """Return the same set with other photos."""
         return replace(self, samples=samples)
+
+    def labelled(self) -> ImageSet:
+        """Return the same set without the photos that carry no label."""
+        return self.with_samples(tuple(sample for sample in self.samples if sample.labels))
 
     def images_per_class(self) -> dict[str, int]:
         """Return how many photos carry each class's label (the size of its semantic subset)."""
@@ -68,3 +91,78 @@ class ImageSet:
             for label in sample.labels:
                 counts[label - 1] += 1
         return dict(zip(self.classes, counts, strict=True))
+
+
+def check_trainable(image_set: ImageSet) -> None:
+    """Check that every class has the two photos that a class pattern needs at the least.
+
+    Raises:
+        DataError: a class has one photo or none.
+    """
+    rare = [f"{name!r} ({count})" for name, count in image_set.images_per_class().items() if count < 2]
+    if rare:
+        raise DataError(
+            f"{image_set.labels_from or 'the tags'}: {few(rare)} with fewer than two photos to learn from"
+            " (count in brackets); add photos of each such class or take it out of the tags and classes"
+        )
+
+
+def summary(image_set: ImageSet) -> str:
+    """Return a few lines on what was read: photos, classes, photos per class, and what was left out.
+
+    >>> photos = (Sample("a", Path("a.jpg"), (1,)), Sample("b", Path("b.jpg"), (1, 2)))
+    >>> print(summary(ImageSet(("cat", "dog"), photos, labels_from="tags.csv")))
+    2 photos of 2 classes, tags from tags.csv
+    1 with one tag, 1 with several, 0 with none (background only)
+    photos per class:
+      cat  2  dog  1
+    """
+    tags = [len(sample.labels) for sample in image_set.samples]
+    one, none = tags.count(1), tags.count(0)
+    source = f", tags from {image_set.labels_from}" if image_set.labels_from else ""
+    lines = [
+        f"{len(tags)} photos of {len(image_set.classes)} classes{source}",
+        f"{one} with one tag, {len(tags) - one - none} with several, {none} with none (background only)",
+        "photos per class:",
+        *_columns(image_set.images_per_class()),
+    ]
+    if image_set.skipped:
+        lines += [f"left out: {len(image_set.skipped)}", *(f"  {note}" for note in image_set.skipped[:3])]
+    if len(image_set.skipped) > 3:
+        lines.append(f"  and {len(image_set.skipped) - 3} more")
+    return "\n".join(lines)
+
+
+def few(items: list[str], most: int = 3) -> str:
+    """Return the first items and how many more there are, for a message of one line.
+
+    >>> few(["'a'", "'b'", "'c'", "'d'", "'e'"])
+    "'a', 'b', 'c' and 2 more"
+    """
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest
+
+
+def _check_mask(mask: np.ndarray, sample: Sample, class_count: int) -> None:
+    size = photo_size(sample.image)
+    if mask.shape != size:
+        seen = f"{mask.shape[0]} x {mask.shape[1]} pixels (height x width)"
+        raise DataError(
+            f"{sample.mask}: the mask has {seen}, its photo {sample.image.name} {size[0]} x {size[1]};"
+            " save the mask at the photo's size"
+        )
+    highest = int(np.max(mask, where=mask != IGNORE, initial=0))
+    if highest > class_count:
+        raise DataError(
+            f"{sample.mask}: class index {highest}, but there are {class_count} classes;"
+            " use 0 for background, 1 to the number of classes, 255 for ignored pixels"
+        )
+
+
+def _columns(counts: dict[str, int], width: int = 80) -> list[str]:
+    """Return ``name  count`` cells in columns, read along the lines, within ``width`` where names allow."""
+    wide = max((len(name) for name in counts), default=0)
+    digits = max((len(str(count)) for count in counts.values()), default=0)
+    cells = [f"  {name:<{wide}}  {count:>{digits}}" for name, count in counts.items()]
+    per_line = max(1, width // (wide + digits + 4))
+    return ["".join(cells[start : start + per_line]) for start in range(0, len(cells), per_line)]

@@ -1,0 +1,123 @@
+"""PASCAL VOC: a VOCdevkit folder, with labels from a table, the XML annotations or the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+import numpy as np
+
+from tag2mask.data import tables
+from tag2mask.data.decode import read_mask
+from tag2mask.data.folder import make_samples, photos_by_name, readable, table_tags
+from tag2mask.data.image_set import IGNORE, ImageSet
+from tag2mask.errors import DataError
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car",
+    "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike",
+    "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""The 20 classes in VOC's order."""
+
+_INDICES = tables.class_indices(VOC_CLASSES, "VOC")
+
+
+def load_voc(
+    path: str | Path,
+    labels: str | Path | None = None,
+    split: str | Path | None = None,
+    strict: bool = False,
+) -> ImageSet:
+    """Load PASCAL VOC. The classes are always VOC's 20, in VOC's order.
+
+    True masks are ``SegmentationClass/<id>.png``, else ``SegmentationClassAug/<id>.png``.
+
+    Args:
+        path: the folder that has ``JPEGImages``, or ``VOCdevkit`` or the folder above it.
+        labels: a tag table, ``"xml"`` (all objects in ``Annotations``, difficult ones too) or ``"masks"``
+            (the classes in the true mask). None: the folder's own table, else ``Annotations``, else the
+            masks. ``ImageSet.labels_from`` says which it was.
+        split: a list in ``ImageSets/Segmentation`` or ``ImageSets/Main``, or path of a list; the first word
+            of each line counts, with or without folder and suffix. None: all photos that have labels.
+        strict: unreadable photos are an error, not left out.
+
+    Raises:
+        DataError: the folder, the labels or the split is wrong; a photo of the split has no labels.
+    """
+    root = voc_root(path)
+    if root is None:
+        raise DataError(
+            f"{path}: no JPEGImages here or in VOC2012 below; give the folder that has JPEGImages"
+        )
+    photos = photos_by_name(root / "JPEGImages")
+    chosen = None if split is None else _split_names(split, root, photos)
+    source, tags_of = _labels(root, labels, photos)
+    tags = {name: tags for name in chosen or photos if (tags := tags_of(name))}
+    tables.check_tagged(chosen or tags, tags, source)
+    if not tags:
+        raise DataError(f"{source}: no labels for any photo; give a tag table, 'xml' or 'masks' as labels")
+    kept, notes = readable({name: photos[name] for name in sorted(tags)}, strict)
+    samples = make_samples(kept, tags, _INDICES, lambda name: _mask_file(root, name))
+    return ImageSet(VOC_CLASSES, samples, notes, labels_from=source)
+
+
+def voc_root(path: str | Path) -> Path | None:
+    """Return the folder with ``JPEGImages``: this one, one named ``VOC<year>`` in it, or in its VOCdevkit."""
+    path = Path(path)
+    years = [*sorted(path.glob("VOC2*"), reverse=True), *sorted(path.glob("VOCdevkit/VOC2*"), reverse=True)]
+    return next((root for root in (path, *years) if (root / "JPEGImages").is_dir()), None)
+
+
+def _labels(
+    root: Path, labels: str | Path | None, photos: Mapping[str, Path]
+) -> tuple[str, Callable[[str], tuple[str, ...]]]:
+    """Return where labels come from, and the function that gives those of a photo (none if it has none)."""
+    annotations = root / "Annotations"
+    if labels not in ("xml", "masks") and (table := tables.find_table(root, labels)):
+        tags = table_tags(table, photos)
+        tables.check_known({tag for row in tags.values() for tag in row}, _INDICES, table, "VOC's classes")
+        return str(table), lambda name: tags.get(name, ())
+    if labels == "xml" or (labels is None and annotations.is_dir()):
+        return str(annotations), lambda name: _xml_tags(annotations / f"{name}.xml")
+    return str(root / "SegmentationClass"), lambda name: _mask_tags(_mask_file(root, name))
+
+
+def _xml_tags(file: Path) -> tuple[str, ...]:
+    if not file.is_file():
+        return ()
+    try:
+        names = [node.text or "" for node in ElementTree.parse(file).iterfind("object/name")]
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise DataError(f"{file}: not valid XML ({error}); replace the file") from None
+    tables.check_known(names, _INDICES, file, "VOC's classes")
+    return tuple(names) or (tables.BACKGROUND,)
+
+
+def _mask_tags(file: Path) -> tuple[str, ...]:
+    if not file.is_file():
+        return ()
+    present = [int(index) for index in np.unique(read_mask(file)) if index not in (0, IGNORE)]
+    if present and present[-1] > len(VOC_CLASSES):
+        raise DataError(f"{file}: class index {present[-1]}, but VOC has 20 classes; replace the mask")
+    return tuple(VOC_CLASSES[index - 1] for index in present) or (tables.BACKGROUND,)
+
+
+def _mask_file(root: Path, name: str) -> Path:
+    file = root / "SegmentationClass" / f"{name}.png"
+    return file if file.is_file() else root / "SegmentationClassAug" / f"{name}.png"
+
+
+def _split_names(split: str | Path, root: Path, photos: Mapping[str, Path]) -> list[str]:
+    file = tables.find_list(split, (root / "ImageSets/Segmentation", root / "ImageSets/Main"))
+    return sorted(tables.match_photos(_ids(tables.read_list(file)), photos, file).values())
+
+
+def _ids(lines: Iterable[str]) -> list[str]:
+    """Return the ids that the lines name: their first words, without folder and suffix.
+
+    >>> _ids(["2007_000032", "2007_000039 -1", "/JPEGImages/2007_000063.jpg /masks/2007_000063.png"])
+    ['2007_000032', '2007_000039', '2007_000063']
+    """
+    return list(dict.fromkeys(PurePosixPath(line.split()[0]).stem for line in lines))
