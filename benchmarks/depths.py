@@ -38,8 +38,12 @@ def main() -> None:
     parser.add_argument("--labels")
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--set", action="append", default=[], dest="settings")
-    parser.add_argument("--classifier", type=Path, help="a run's classifier.safetensors; else a linear head is fitted")
-    parser.add_argument("--layers", nargs="+", default=["blocks.3", "blocks.4", "C41", "blocks.5", "blocks.6", "last"])
+    parser.add_argument(
+        "--classifier", type=Path, help="a run's classifier.safetensors; else a linear head is fitted"
+    )
+    parser.add_argument(
+        "--layers", nargs="+", default=["blocks.3", "blocks.4", "C41", "blocks.5", "blocks.6", "last"]
+    )
     parser.add_argument("--thresholds", nargs="+", type=float, default=[0.0], help="in standard deviations")
     parser.add_argument("--no-crf", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -73,31 +77,53 @@ def build_classifier(args, recipe, data) -> Classifier:
     size, how = recipe.patterns.size, recipe.classifier
     seen, pooled = pool_features(classifier, data.samples, size=size, workers=recipe.workers, flip=True)
     targets = targets_of((sample.labels for sample in seen), len(data.classes))
-    fit_head(classifier, pooled, targets, steps=how.epochs, learning_rate=how.learning_rate, weight_decay=how.weight_decay)
+    fit_head(
+        classifier,
+        pooled,
+        targets,
+        steps=how.epochs,
+        learning_rate=how.learning_rate,
+        weight_decay=how.weight_decay,
+    )
     return classifier
 
 
 def fit_patterns(args, recipe, data, classifier) -> list[ClassPatterns]:
     how = recipe.patterns
     patterns = [
-        ClassPatterns(recipe.backbone.name, layer, size=how.size, images_per_class=how.images_per_class, seed=recipe.seed)
+        ClassPatterns(
+            recipe.backbone.name,
+            layer,
+            size=how.size,
+            images_per_class=how.images_per_class,
+            seed=recipe.seed,
+        )
         for layer in args.layers
     ]
     discover(classifier, data, patterns)
     for fitted in patterns:
         weak = [name for name, e in zip(data.classes, fitted.evidence_, strict=True) if e[0] < 0.1]
         apart = [name for name, e in zip(data.classes, fitted.evidence_, strict=True) if e[1] < 0]
-        print(f"{fitted.layer}: weak evidence {weak}, disagreeing {apart}; first two components explain "
-              f"{(fitted.spectra_[:, :2] / fitted.variances_[:, None]).mean(0).tolist()}", flush=True)
+        print(
+            f"{fitted.layer}: weak evidence {weak}, disagreeing {apart}; first two components explain "
+            f"{(fitted.spectra_[:, :2] / fitted.variances_[:, None]).mean(0).tolist()}",
+            flush=True,
+        )
     return patterns
 
 
 def score(args, recipe, data, classifier, patterns) -> list[dict]:
-    totals: dict[tuple[str, str], np.ndarray] = defaultdict(lambda: np.zeros((len(data.classes) + 1,) * 2, np.int64))
-    for matrices in map_ahead(lambda job: score_photo(args, recipe, data, *job), jobs(recipe, data, classifier, patterns), 2):
+    totals: dict[tuple[str, str], np.ndarray] = defaultdict(
+        lambda: np.zeros((len(data.classes) + 1,) * 2, np.int64)
+    )
+    for matrices in map_ahead(
+        lambda job: score_photo(args, recipe, data, *job), jobs(recipe, data, classifier, patterns), 2
+    ):
         for key, matrix in matrices.items():
             totals[key] += matrix
-    return [{"features": f, "setting": s, "miou": round(100 * mean_iou(m), 2)} for (f, s), m in totals.items()]
+    return [
+        {"features": f, "setting": s, "miou": round(100 * mean_iou(m), 2)} for (f, s), m in totals.items()
+    ]
 
 
 def jobs(recipe, data, classifier, patterns):
@@ -126,13 +152,19 @@ def score_photo(args, recipe, data, sample, cam, maps) -> dict[tuple[str, str], 
         for threshold in args.thresholds:
             mask = assign(scores, labels, threshold=threshold)
             add(layer, f"{threshold}, no CRF", mask)
-            add(layer, f"{threshold}, no CRF, strongest", assign(scores, labels, threshold=threshold, conflict="strongest"))
+            add(
+                layer,
+                f"{threshold}, no CRF, strongest",
+                assign(scores, labels, threshold=threshold, conflict="strongest"),
+            )
             if args.no_crf:
                 continue
             if len(labels) == 1:
                 crf = recipe.crf
                 start = score_probabilities(scores, threshold=threshold, sharpness=recipe.proxy.sharpness)
-                refined = dense_crf(photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps)
+                refined = dense_crf(
+                    photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps
+                )
                 mask = np.asarray([0, *labels], np.uint8)[refined.argmax(0)]
             add(layer, f"{threshold}, CRF on single", mask)
     return found

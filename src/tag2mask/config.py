@@ -119,6 +119,7 @@ class SegmenterConfig(_Part):
         backbone_learning_rate: of the backbone.
         schedule: of both rates: ``constant`` (paper) or ``poly`` (to zero with power 0.9).
         crop: smallest share of a photo's area in a random crop; 1 resizes the whole photo (paper).
+        label_stride: logits and masks are compared at every n-th pixel of the input.
         retrain: how many times to train again from scratch on own predictions (paper: 1).
     """
 
@@ -133,6 +134,7 @@ class SegmenterConfig(_Part):
     weight_decay: Rate = 0.0
     schedule: Literal["constant", "poly"] = "constant"
     crop: float = Field(1.0, gt=0, le=1)
+    label_stride: Positive = 1
     retrain: int = Field(1, ge=0)
 
 

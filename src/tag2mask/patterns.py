@@ -69,9 +69,7 @@ class Moments:
         return Moments(
             count,
             self.mean + delta * (other.count / count),
-            self.scatter
-            + other.scatter
-            + torch.outer(delta, delta) * (self.count * other.count / count),
+            self.scatter + other.scatter + torch.outer(delta, delta) * (self.count * other.count / count),
             self.cross + other.cross,
             self.energy + other.energy,
         )
@@ -322,9 +320,13 @@ class ClassPatterns:
 
     def score_features(self, features: dict[str, Tensor]) -> Tensor:
         """Do `score` for features that the classifier's backbone has already given."""
-        maps = features[resolve_layer(self.layer, self.classifier_.backbone.name, self.classifier_.backbone.model)]
+        maps = features[
+            resolve_layer(self.layer, self.classifier_.backbone.name, self.classifier_.backbone.model)
+        ]
         scale = self.spectra_[:, 0].clamp_min(1e-12).rsqrt().to(maps.device)
-        return score(maps, self.means_.to(maps.device), self.directions_.to(maps.device)) * scale[:, None, None]
+        return (
+            score(maps, self.means_.to(maps.device), self.directions_.to(maps.device)) * scale[:, None, None]
+        )
 
     def transform(self, data: ImageSet) -> Iterator[tuple[Sample, np.ndarray]]:
         """Yield each photo of ``data`` with its proxy mask by Algorithm 1, uint8 H x W, no CRF."""

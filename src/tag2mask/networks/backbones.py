@@ -103,6 +103,10 @@ class Backbone(nn.Module):
                 return
             parameter.requires_grad_(False)
 
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay in evaluation mode: batch-norm statistics remain those of ImageNet, whatever the batch size."""
+        return super().train(False)
+
     def _keep(self, layer: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             self._seen[layer] = output
@@ -119,11 +123,9 @@ class Backbone(nn.Module):
         return {**{layer: by_index[int(layer.split(".")[1])] for layer in names}, LAST: maps[-1]}
 
     def _channels(self) -> dict[str, int]:
-        was_training = self.training
         self.eval()
         with torch.no_grad():
             maps = self(torch.zeros(1, 3, 64, 64))
-        self.train(was_training)
         return {layer: features.shape[1] for layer, features in maps.items()}
 
 
@@ -149,6 +151,27 @@ def resolve_layer(layer: str, name: str, model: nn.Module) -> str:
     if layer != LAST and layer not in known:
         raise WeightsError(f"{name} has no layer '{layer}'{nearest(layer, known)}")
     return layer
+
+
+def pyramid_layers(name: str) -> list[str]:
+    """Return a finer layer (stride 8, a transformer's middle) and the deepest layer before any head.
+
+    Raises:
+        WeightsError: timm does not say where the network's stages end.
+    """
+    if not timm.is_model(name):
+        raise WeightsError(f"timm has no network '{name}'{nearest(name, timm.list_models())}")
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0)
+    if hasattr(model, "patch_embed"):
+        return [f"blocks.{len(model.blocks) // 2}", LAST]
+    stages = list(getattr(model, "feature_info", []))
+    fine = [stage["module"] for stage in stages if stage["reduction"] == 8]
+    if not fine:
+        raise WeightsError(
+            f"timm does not name the stages of {name}; choose another backbone for the segmenter"
+        )
+    return [fine[-1], stages[-1]["module"]]
 
 
 def _create(name: str, output_stride: int, weights: str) -> tuple[nn.Module, str, list[float], list[float]]:

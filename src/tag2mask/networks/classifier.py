@@ -58,7 +58,6 @@ class Classifier(nn.Module):
         """
         return functional.conv2d(last, self.head.weight[:, :, None, None])
 
-
     def save(self, file: str | Path) -> None:
         """Write the network and how to build it as safetensors."""
         about = {
@@ -126,7 +125,12 @@ def pool_features(
 
 
 def fit_head(
-    classifier: Classifier, pooled: Tensor, targets: Tensor, *, steps: int, learning_rate: float,
+    classifier: Classifier,
+    pooled: Tensor,
+    targets: Tensor,
+    *,
+    steps: int,
+    learning_rate: float,
     weight_decay: float,
 ) -> None:
     """Fit the linear layer alone on pooled features, by Adam on the whole set at once.

@@ -61,7 +61,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], file: str) -> No
     model.load_state_dict({name: state.get(name, own[name]) for name in own})
 
 
-def save_tensors(file: str | Path, tensors: Mapping[str, Tensor], kind: str, about: Mapping[str, Any]) -> None:
+def save_tensors(
+    file: str | Path, tensors: Mapping[str, Tensor], kind: str, about: Mapping[str, Any]
+) -> None:
     """Write tensors as safetensors with what they are; the file is whole or not there.
 
     Args:
@@ -97,6 +99,32 @@ def load_tensors(file: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     if metadata.get("tag2mask") != kind or not isinstance(about, dict):
         raise WeightsError(f"{file} does not hold {kind} of tag2mask")
     return tensors, about
+
+
+def save_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, epoch: int) -> None:
+    """Write the state of a training after ``epoch`` epochs; the file is whole or the one before."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch}, temporary)
+    temporary.replace(file)
+
+
+def load_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Put back what `save_checkpoint` wrote and return the epochs done; 0 where there is no file.
+
+    Raises:
+        WeightsError: the file is corrupt or of another training.
+    """
+    if not file.is_file():
+        return 0
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        return int(state["epoch"])
+    except Exception as error:
+        raise WeightsError(
+            f"{file} is corrupt or of another training ({_reason(error)}); delete it to train again"
+        ) from None
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
