@@ -1,0 +1,213 @@
+"""The overview picture: photos beside their true, proxy and predicted masks."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from tag2mask.data.decode import voc_palette
+from tag2mask.data.image_set import IGNORE
+
+Pixels = npt.NDArray[np.uint8]
+
+# Inches; a cell is as wide as CELL and at most as high.
+CELL, GAP, MARGIN, HEADER, LEGEND_LINE, SIDE = 2.6, 0.07, 0.12, 0.34, 0.26, 0.26
+DPI = 110
+
+_COLUMNS = {"truth": "truth", "proxy": "proxy mask", "prediction": "prediction"}
+_INK = "#222222"
+
+
+@dataclass(frozen=True)
+class OverviewRow:
+    """One photo of the overview and what there is of its masks.
+
+    Attributes:
+        name: the photo's name, written beside it.
+        photo: uint8 H x W x 3 RGB.
+        truth: the true mask, uint8 H x W (0 is background, 255 ignored), or None.
+        proxy: the proxy mask, likewise.
+        prediction: the segmenter's mask, likewise.
+    """
+
+    name: str
+    photo: Pixels
+    truth: Pixels | None = None
+    proxy: Pixels | None = None
+    prediction: Pixels | None = None
+
+
+def save_overview(rows: Sequence[OverviewRow], classes: Sequence[str], path: Path) -> None:
+    """Write one PNG with a row a photo: photo, truth, proxy mask, prediction, and a legend of the classes.
+
+    Masks lie in the VOC colours over a pale grey photo; uncertain pixels (255) are hatched. A column that
+    has no mask at all is left out. The file is written under another name and then renamed.
+
+    Args:
+        rows: the photos, at least one.
+        classes: the foreground classes' names; index i in a mask is ``classes[i - 1]``.
+        path: the PNG to write, in a folder that exists.
+
+    Raises:
+        ValueError: there are no rows, or a mask is not of its photo's size.
+
+    Example:
+        >>> import tempfile
+        >>> photo, mask = np.full((60, 80, 3), 90, np.uint8), np.eye(60, 80, dtype=np.uint8)
+        >>> path = Path(tempfile.mkdtemp()) / "overview.png"
+        >>> save_overview([OverviewRow("a", photo, proxy=mask)], ["cat"], path)
+        >>> path.exists()
+        True
+    """
+    _check(rows)
+    figure = _draw(rows, classes)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(unfinished, format="png", dpi=DPI, facecolor="white")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def overlay(photo: Pixels, mask: Pixels) -> Pixels:
+    """Return the mask in the VOC colours over the photo in pale grey, uncertain pixels (255) hatched.
+
+    Args:
+        photo: uint8 H x W x 3 RGB.
+        mask: uint8 H x W; 0 shows the grey photo alone.
+
+    Returns:
+        uint8 H x W x 3 RGB.
+
+    Example:
+        >>> overlay(np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]], np.uint8)).tolist()
+        [[[140, 140, 140], [131, 35, 35]]]
+    """
+    grey = 140 + 0.45 * photo.mean(axis=2, keepdims=True)
+    colour = voc_palette()[mask].astype(np.float32)
+    colour[mask == IGNORE] = _hatching(mask.shape)[mask == IGNORE]
+    mixed = np.where(mask[..., None] == 0, grey, 0.25 * grey + 0.75 * colour)
+    return mixed.astype(np.uint8)
+
+
+def _hatching(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return diagonal stripes of white and grey, about forty over the longer side."""
+    rows, columns = np.indices(shape)
+    period = max(4, round(max(shape) / 40))
+    stripes = (rows + columns) % period < period / 2
+    return np.where(stripes[..., None], 255, 95) * np.ones(3, np.float32)
+
+
+def _check(rows: Sequence[OverviewRow]) -> None:
+    if not rows:
+        raise ValueError("an overview needs at least one row")
+    for row in rows:
+        for column in _COLUMNS:
+            mask = getattr(row, column)
+            if mask is not None and mask.shape != row.photo.shape[:2]:
+                raise ValueError(f"{row.name}: {column} is {mask.shape}, its photo {row.photo.shape[:2]}")
+
+
+def _draw(rows: Sequence[OverviewRow], classes: Sequence[str]) -> Figure:
+    columns = [column for column in _COLUMNS if any(getattr(row, column) is not None for row in rows)]
+    entries = _legend_entries(rows, columns, classes)
+    lefts = [MARGIN + SIDE + place * (CELL + GAP) for place in range(len(columns) + 1)]
+    heights = [CELL * min(1.0, row.photo.shape[0] / row.photo.shape[1]) for row in rows]
+    width = lefts[-1] + CELL + MARGIN
+    per_line = max(1, int((width - 2 * MARGIN) / _entry_width(entries)))
+    legend = math.ceil(len(entries) / per_line) * LEGEND_LINE
+    height = 2 * MARGIN + HEADER + sum(heights) + GAP * len(rows) + legend
+    sheet = _Sheet(Figure(figsize=(width, height)), width, height)
+
+    top = height - MARGIN - HEADER
+    for left, title in zip(lefts, ["photo", *(_COLUMNS[column] for column in columns)], strict=True):
+        sheet.write(left + CELL / 2, top + 0.09, title, size=12, ha="center")
+    for row, high in zip(rows, heights, strict=True):
+        top -= high
+        sheet.write(MARGIN + 0.08, top + high / 2, _short(row.name), size=8, va="center", rotation=90)
+        for left, column in zip(lefts, ["photo", *columns], strict=True):
+            _show(sheet.axes(left, top, CELL, high), row, column)
+        top -= GAP
+    if entries:
+        sheet.explain(entries, per_line)
+    return sheet.figure
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """A figure on which things are placed in inches from its lower left corner."""
+
+    figure: Figure
+    width: float
+    height: float
+
+    def write(self, x: float, y: float, text: str, *, size: float, **style: Any) -> None:
+        self.figure.text(x / self.width, y / self.height, text, fontsize=size, color=_INK, **style)
+
+    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        box = (x / self.width, y / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(box)
+
+    def explain(self, entries: Sequence[Patch], per_line: int) -> None:
+        """Add the legend at the sheet's foot."""
+        self.figure.legend(
+            handles=list(entries),
+            loc="lower center",
+            bbox_to_anchor=(0.5, 0.5 * MARGIN / self.height),
+            ncols=min(per_line, len(entries)),
+            fontsize=10,
+            labelcolor=_INK,
+            frameon=False,
+            handlelength=1.2,
+            handleheight=1.0,
+            columnspacing=1.4,
+            borderpad=0,
+            borderaxespad=0,
+        )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"…{name[-23:]}"
+
+
+def _show(axes: Axes, row: OverviewRow, column: str) -> None:
+    axes.set_axis_off()
+    picture = getattr(row, column)
+    if picture is None:
+        axes.text(0.5, 0.5, "–", ha="center", va="center", color="#999999", fontsize=14)
+    else:
+        axes.imshow(picture if column == "photo" else overlay(row.photo, picture))
+
+
+def _legend_entries(
+    rows: Sequence[OverviewRow], columns: Sequence[str], classes: Sequence[str]
+) -> list[Patch]:
+    """Return a patch for every class that some mask shows, and one for uncertain pixels."""
+    masks = [getattr(row, column) for row in rows for column in columns]
+    shown = sorted({int(value) for mask in masks if mask is not None for value in np.unique(mask)} - {0})
+    palette = voc_palette() / 255
+    return [
+        Patch(facecolor="#dddddd", edgecolor="#5f5f5f", hatch="//////", label="uncertain", linewidth=0)
+        if value == IGNORE
+        else Patch(facecolor=tuple(palette[value]), label=_class_name(value, classes))
+        for value in shown
+    ]
+
+
+def _class_name(value: int, classes: Sequence[str]) -> str:
+    return classes[value - 1] if value <= len(classes) else f"class {value}"
+
+
+def _entry_width(entries: Sequence[Patch]) -> float:
+    """Return about how many inches the widest legend entry takes."""
+    return 0.55 + 0.08 * max((len(str(entry.get_label())) for entry in entries), default=0)
