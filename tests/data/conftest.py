@@ -1,4 +1,4 @@
-"""Small made data sets, and the real photos where they are at hand."""
+"""Small data sets, and the real photos where they are at hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from made_data import make_photo, make_text
 
 from tag2mask.data import write_mask
 
@@ -21,19 +21,6 @@ def real_photos() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real photos (shared/data beside the checkout) are not on this machine")
     return SHARED
-
-
-def make_photo(path: Path, width: int = 12, height: int = 8) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def make_text(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 @pytest.fixture
@@ -66,11 +53,6 @@ def voc(tmp_path: Path) -> Path:
     make_text(root / "ImageSets/Segmentation/train.txt", "2007_000001\n2007_000002\n")
     make_text(root / "ImageSets/Main/dog_val.txt", "2007_000003  1\n")
     return root
-
-
-def square(left: int, top: int, side: int) -> list[list[float]]:
-    right, bottom = left + side, top + side
-    return [[left, top, right, top, right, bottom, left, bottom]]
 
 
 @pytest.fixture

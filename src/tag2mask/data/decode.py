@@ -50,11 +50,13 @@ def read_photo(path: str | Path, draft_size: int | None = None) -> np.ndarray:
         DataError: the file is missing, truncated, corrupt, too large, or has pixels that are no photo's.
     """
     with _opened(path, PHOTO_FORMATS) as image:
-        # Pillow itself turns a TIFF while it loads.
-        turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
+        orientation = _orientation(image)
         if draft_size is not None:
             image.draft(None, (draft_size, draft_size))
         image.load()
+        if image.format == "TIFF":  # Pillow may have turned it while loading
+            orientation = _orientation(image)
+        turn = _TURNS.get(orientation)
         rgb = _to_rgb(image, path)
         return np.array(rgb if turn is None else rgb.transpose(turn))
 

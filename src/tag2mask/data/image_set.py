@@ -102,8 +102,8 @@ def check_trainable(image_set: ImageSet) -> None:
     rare = [f"{name!r} ({count})" for name, count in image_set.images_per_class().items() if count < 2]
     if rare:
         raise DataError(
-            f"{image_set.labels_from or 'the tags'}: {few(rare)} with fewer than two photos to learn from"
-            " (count in brackets); add photos of each such class or take it out of the tags and classes"
+            f"{image_set.labels_from or 'the tags'}: too few photos to learn from: {few(rare)};"
+            " give each class two photos or more, or take it out of the tags and the list of classes"
         )
 
 

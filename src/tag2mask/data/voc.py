@@ -60,6 +60,8 @@ def load_voc(
         raise DataError(f"{source}: no labels for any photo; give a tag table, 'xml' or 'masks' as labels")
     kept, notes = readable({name: photos[name] for name in sorted(tags)}, strict)
     samples = make_samples(kept, tags, _INDICES, lambda name: _mask_file(root, name))
+    bare = sorted(set(chosen or photos) - set(tags))
+    notes += tuple(f"{photos[name]}: no labels in {source}" for name in bare)
     return ImageSet(VOC_CLASSES, samples, notes, labels_from=source)
 
 
