@@ -91,7 +91,7 @@ def _xml_tags(file: Path) -> tuple[str, ...]:
         return ()
     try:
         names = [node.text or "" for node in ElementTree.parse(file).iterfind("object/name")]
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise DataError(f"{file}: not valid XML ({error}); replace the file") from None
     tables.check_known(names, _INDICES, file, "VOC's classes")
     return tuple(names) or (tables.BACKGROUND,)
