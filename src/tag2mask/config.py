@@ -186,7 +186,7 @@ def load_recipe(name_or_file: str | Path, settings: list[str] | None = None) -> 
     """
     values, source = _read(name_or_file)
     for setting in settings or []:
-        _apply(values, setting)
+        apply_setting(values, setting)
     return parse_recipe(values, source)
 
 
@@ -225,7 +225,12 @@ def _read(name_or_file: str | Path) -> tuple[dict[str, Any], str]:
     return values, f"recipe {source}"
 
 
-def _apply(values: dict[str, Any], setting: str) -> None:
+def apply_setting(values: dict[str, Any], setting: str) -> None:
+    """Put a ``key=value`` setting into the values of a recipe.
+
+    Raises:
+        RecipeError: it is not of that form.
+    """
     key, equals, text = setting.partition("=")
     if not equals:
         raise RecipeError(f"--set {setting}: write it as key=value, for example segmenter.epochs=5")

@@ -50,9 +50,7 @@ def predict_probabilities(
     return probabilities
 
 
-def mask_of(
-    photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: CrfConfig | None
-) -> NDArray[np.uint8]:
+def mask_of(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: CrfConfig | None) -> NDArray[np.uint8]:
     """Return the most likely class of each pixel, after a dense CRF if its parameters are given.
 
     Args:
@@ -98,14 +96,10 @@ def read_ahead(
     samples: Sequence[Sample], workers: int, strict: bool = False
 ) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
     """Yield photos in order, decoded ahead in worker processes; unreadable ones are reported and skipped."""
-    loader = DataLoader(
-        WholePhotos(samples), batch_size=None, num_workers=workers, collate_fn=lambda item: item
-    )
+    loader = DataLoader(WholePhotos(samples), batch_size=None, num_workers=workers, collate_fn=lambda item: item)
     for index, photo in keep_readable(loader, strict):
         yield samples[index], photo
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(
-        maps, size, mode="bilinear", align_corners=False, antialias=maps.shape[1] == 3
-    )
+    return functional.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=maps.shape[1] == 3)

@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 from tag2mask.data import IGNORE
 
 
-def confusion_matrix(
-    truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int
-) -> NDArray[np.int64]:
+def confusion_matrix(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
     """Count pixels by true and predicted class (METHOD 8).
 
     Truth of 255 is left out; a prediction counts everywhere, so a predicted 255 (uncertain) counts as

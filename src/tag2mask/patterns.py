@@ -296,9 +296,7 @@ class ClassPatterns:
             WeightsError: the backbone or its weights cannot be had.
         """
         if classifier is None:
-            backbone = Backbone(
-                self.backbone, [self.layer], output_stride=self.output_stride, weights=self.weights
-            )
+            backbone = Backbone(self.backbone, [self.layer], output_stride=self.output_stride, weights=self.weights)
             classifier = Classifier(backbone, data.classes).eval()
             seen, pooled = pool_features(classifier, data.samples, size=self.size, workers=self.workers)
             targets = targets_of((sample.labels for sample in seen), len(data.classes))
@@ -320,19 +318,35 @@ class ClassPatterns:
 
     def score_features(self, features: dict[str, Tensor]) -> Tensor:
         """Do `score` for features that the classifier's backbone has already given."""
-        maps = features[
-            resolve_layer(self.layer, self.classifier_.backbone.name, self.classifier_.backbone.model)
-        ]
+        maps = features[resolve_layer(self.layer, self.classifier_.backbone.name, self.classifier_.backbone.model)]
         scale = self.spectra_[:, 0].clamp_min(1e-12).rsqrt().to(maps.device)
-        return (
-            score(maps, self.means_.to(maps.device), self.directions_.to(maps.device)) * scale[:, None, None]
-        )
+        return score(maps, self.means_.to(maps.device), self.directions_.to(maps.device)) * scale[:, None, None]
 
     def transform(self, data: ImageSet) -> Iterator[tuple[Sample, np.ndarray]]:
         """Yield each photo of ``data`` with its proxy mask by Algorithm 1, uint8 H x W, no CRF."""
         for samples, images in photo_batches(data.samples, self.size, workers=self.workers):
             for sample, scores in zip(samples, self.score(images), strict=True):
                 yield sample, proxy_mask(scores.numpy(), sample.labels, photo_size(sample.image))
+
+    def about(self) -> dict[str, dict[str, float]]:
+        """Return, by class, the evidence for the sign and the share of the variance that the pattern explains."""
+        share = self.spectra_[:, 0] / self.variances_
+        return {
+            name: {kind: round(float(value), 3) for kind, value in zip(EVIDENCE, evidence, strict=True)}
+            | {"explained": round(float(explained), 4)}
+            for name, evidence, explained in zip(self.classes_, self.evidence_, share, strict=True)
+        }
+
+    def doubts(self) -> list[str]:
+        """Return a line for every class whose sign has weak evidence or two that disagree."""
+        lines = []
+        for name, (activation, centre) in zip(self.classes_, self.evidence_.tolist(), strict=True):
+            said = f"class activation {activation:+.2f}, centre {centre:+.2f}"
+            if activation < WEAK:
+                lines.append(f"the sign of '{name}' has weak evidence ({said}); look at its masks first")
+            elif centre < 0:
+                lines.append(f"the evidence for the sign of '{name}' disagrees ({said}); look at its masks first")
+        return lines
 
     def save(self, file: str | Path) -> None:
         """Write everything needed to apply the patterns, the network's weights among it, as safetensors."""
@@ -361,9 +375,7 @@ class ClassPatterns:
         return patterns
 
 
-def discover(
-    classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPatterns], strict: bool = False
-) -> None:
+def discover(classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPatterns], strict: bool = False) -> None:
     """Fit the patterns of several layers in one pass over the photos, shared among the processes at work.
 
     Args:

@@ -88,9 +88,7 @@ def proxy_mask(
     return assign(present, labels, threshold=threshold, conflict=conflict)
 
 
-def score_probabilities(
-    scores: NDArray[np.float32], *, threshold: float, sharpness: float
-) -> NDArray[np.float32]:
+def score_probabilities(scores: NDArray[np.float32], *, threshold: float, sharpness: float) -> NDArray[np.float32]:
     r"""Return the CRF's input, the softmax over background and classes of sharpened scores.
 
     $p_0(u) \propto 1, \quad p_c(u) \propto \exp(\beta (q_c(u) - \tau))$

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from tag2mask.config import ClassifierConfig, SegmenterConfig
 from tag2mask.data import IGNORE, Sample, read_mask, read_photo
 from tag2mask.data.loading import keep_readable
 from tag2mask.errors import DataError
@@ -32,9 +33,7 @@ Pair = tuple[Tensor, Tensor]
 class TaggedPhotos(Dataset[tuple[int, "Pair | str"]]):
     """Augmented photos with their labels: uint8 3 x size x size and float C, or what is wrong with the photo."""
 
-    def __init__(
-        self, samples: Sequence[Sample], classes: int, size: int, crop: float, colour: float
-    ) -> None:
+    def __init__(self, samples: Sequence[Sample], classes: int, size: int, crop: float, colour: float) -> None:
         self.samples, self.size = samples, size
         self.targets = targets_of((sample.labels for sample in samples), classes)
         self.augment = v2.Compose([*_crop_and_flip(size, crop), v2.ColorJitter(colour, colour, colour)])
@@ -74,41 +73,38 @@ class MaskedPhotos(Dataset[tuple[int, "Pair | str"]]):
         if photo.shape[:2] != mask.shape:
             size = f"{mask.shape[1]} x {mask.shape[0]}, not {photo.shape[1]} x {photo.shape[0]} pixels"
             return index, f"{self.masks / sample.name}.png: the mask is {size} as its photo"
-        return index, self.augment(
-            tv_tensors.Image(_as_tensor(photo)), tv_tensors.Mask(torch.from_numpy(mask))
-        )
+        return index, self.augment(tv_tensors.Image(_as_tensor(photo)), tv_tensors.Mask(torch.from_numpy(mask)))
 
 
 def train_classifier(
     classifier: Classifier,
     samples: Sequence[Sample],
+    how: ClassifierConfig,
     *,
-    size: int,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    backbone_learning_rate: float,
-    weight_decay: float,
-    crop: float,
-    colour: float,
     seed: int,
     workers: int,
     checkpoint: Path,
 ) -> None:
     """Fine-tune backbone and linear layer by binary cross-entropy over the classes (METHOD 2).
 
-    Parameters are those of a recipe's ``classifier``; ``checkpoint`` as in `fit`.
+    Args:
+        classifier: trained in place.
+        samples: the photos with their image-level labels.
+        how: the parameters.
+        seed: of order and augmentation.
+        workers: processes that read.
+        checkpoint: as in `fit`.
     """
 
     def loss(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(model(images).logits.float(), targets)
 
-    photos = TaggedPhotos(samples, len(classifier.classes), size, crop, colour)
-    groups = _groups(classifier, learning_rate, backbone_learning_rate)
+    photos = TaggedPhotos(samples, len(classifier.classes), how.size, how.crop, how.colour)
+    groups = _groups(classifier, how.learning_rate, how.backbone_learning_rate)
     fit(
-        classifier, photos, loss, torch.optim.AdamW(groups, weight_decay=weight_decay), epochs=epochs,
-        batch_size=batch_size, schedule="poly", seed=seed, workers=workers, checkpoint=checkpoint,
-        label="classifier",
+        classifier, photos, loss, torch.optim.AdamW(groups, weight_decay=how.weight_decay),
+        epochs=how.epochs, batch_size=how.batch_size, schedule="poly", seed=seed, workers=workers,
+        checkpoint=checkpoint, label="classifier",
     )  # fmt: skip
 
 
@@ -116,17 +112,8 @@ def train_segmenter(
     segmenter: Segmenter,
     samples: Sequence[Sample],
     masks: Path,
+    how: SegmenterConfig,
     *,
-    train_from: str,
-    size: int,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    backbone_learning_rate: float,
-    weight_decay: float,
-    schedule: str,
-    crop: float,
-    label_stride: int,
     seed: int,
     workers: int,
     checkpoint: Path,
@@ -138,36 +125,27 @@ def train_segmenter(
         segmenter: trained in place.
         samples: the photos.
         masks: folder of one palette PNG a photo, ``<name>.png``.
-        train_from: first backbone module to train; empty trains all.
-        size: side of the square input in pixels.
-        epochs: passes over the photos.
-        batch_size: photos a step, over all processes.
-        learning_rate: of the head.
-        backbone_learning_rate: of the backbone.
-        weight_decay: of Adam (decoupled).
-        schedule: ``constant`` or ``poly``.
-        crop: smallest share of a photo's area in a random crop; 1 takes the whole photo.
-        label_stride: logits and masks are compared at every n-th pixel.
+        how: the parameters.
         seed: of order and augmentation.
         workers: processes that read.
         checkpoint: as in `fit`.
         label: what the progress shows.
     """
+    stride = how.label_stride
 
     def loss(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        targets = targets[:, ::label_stride, ::label_stride].long()
-        logits = functional.interpolate(
-            model(images).float(), targets.shape[1:], mode="bilinear", align_corners=False
-        )
+        targets = targets[:, ::stride, ::stride].long()
+        logits = functional.interpolate(model(images).float(), targets.shape[1:], mode="bilinear", align_corners=False)
         counted = (targets != IGNORE).sum().clamp_min(1)
         return functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
 
-    segmenter.backbone.freeze_before(train_from)
-    groups = _groups(segmenter, learning_rate, backbone_learning_rate)
+    segmenter.backbone.freeze_before(how.train_from)
+    groups = _groups(segmenter, how.learning_rate, how.backbone_learning_rate)
     fit(
-        segmenter, MaskedPhotos(samples, masks, size, crop), loss,
-        torch.optim.AdamW(groups, weight_decay=weight_decay), epochs=epochs, batch_size=batch_size,
-        schedule=schedule, seed=seed, workers=workers, checkpoint=checkpoint, label=label,
+        segmenter, MaskedPhotos(samples, masks, how.size, how.crop), loss,
+        torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
+        batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=workers,
+        checkpoint=checkpoint, label=label,
     )  # fmt: skip
 
 
@@ -269,9 +247,7 @@ def _as_tensor(photo: np.ndarray) -> Tensor:
     return torch.from_numpy(photo.transpose(2, 0, 1).copy())
 
 
-def _groups(
-    model: Classifier | Segmenter, learning_rate: float, backbone_learning_rate: float
-) -> list[dict[str, Any]]:
+def _groups(model: Classifier | Segmenter, learning_rate: float, backbone_learning_rate: float) -> list[dict[str, Any]]:
     """Return the trainable parameters, new layers and backbone apart; batch-norm and biases do not decay."""
     return [
         {"params": [p for p in part.parameters() if p.requires_grad and (p.ndim > 1) == decays], "lr": rate}

@@ -57,6 +57,7 @@ class Backbone(nn.Module):
     torch.Size([1, 512, 4, 4])
     """
 
+    model: Any
     mean: Tensor
     std: Tensor
 
@@ -116,9 +117,7 @@ class Backbone(nn.Module):
     def _transformer_features(self, images: Tensor) -> dict[str, Tensor]:
         names = [layer for layer in self.layers if layer != LAST]
         indices = sorted({int(layer.split(".")[1]) for layer in names} | {len(self.model.blocks) - 1})
-        maps = self.model.forward_intermediates(
-            images, indices=indices, output_fmt="NCHW", intermediates_only=True
-        )
+        maps = self.model.forward_intermediates(images, indices=indices, output_fmt="NCHW", intermediates_only=True)
         by_index = dict(zip(indices, maps, strict=True))
         return {**{layer: by_index[int(layer.split(".")[1])] for layer in names}, LAST: maps[-1]}
 
@@ -162,19 +161,17 @@ def pyramid_layers(name: str) -> list[str]:
     if not timm.is_model(name):
         raise WeightsError(f"timm has no network '{name}'{nearest(name, timm.list_models())}")
     with torch.device("meta"):
-        model = timm.create_model(name, num_classes=0)
+        model: Any = timm.create_model(name, num_classes=0)
     if hasattr(model, "patch_embed"):
         return [f"blocks.{len(model.blocks) // 2}", LAST]
     stages = list(getattr(model, "feature_info", []))
     fine = [stage["module"] for stage in stages if stage["reduction"] == 8]
     if not fine:
-        raise WeightsError(
-            f"timm does not name the stages of {name}; choose another backbone for the segmenter"
-        )
+        raise WeightsError(f"timm does not name the stages of {name}; choose another backbone for the segmenter")
     return [fine[-1], stages[-1]["module"]]
 
 
-def _create(name: str, output_stride: int, weights: str) -> tuple[nn.Module, str, list[float], list[float]]:
+def _create(name: str, output_stride: int, weights: str) -> tuple[Any, str, list[float], list[float]]:
     if not timm.is_model(name):
         raise WeightsError(f"timm has no network '{name}'{nearest(name, timm.list_models())}")
     pip_file = _pip_weights(name) if weights == "auto" else None
@@ -193,7 +190,7 @@ def _create(name: str, output_stride: int, weights: str) -> tuple[nn.Module, str
     return model, weights, mean, std
 
 
-def _headless(name: str, output_stride: int, pretrained: bool) -> nn.Module:
+def _headless(name: str, output_stride: int, pretrained: bool) -> Any:
     options: dict[str, Any] = {"num_classes": 0}
     if name.startswith("vit_") or name.startswith("eva"):
         options |= {"dynamic_img_size": True, "dynamic_img_pad": True}
@@ -202,7 +199,7 @@ def _headless(name: str, output_stride: int, pretrained: bool) -> nn.Module:
     if pretrained:
         options["pretrained_cfg_overlay"] = _reach_hub(name)
     try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+        model = timm.create_model(name, pretrained=pretrained, **options)
     except (TypeError, AssertionError, NotImplementedError):
         raise WeightsError(f"timm cannot give {name} an output stride of {output_stride}; use 32") from None
     if name.startswith("vgg"):
@@ -232,7 +229,7 @@ def _reach_hub(name: str) -> dict[str, str]:
     return {}
 
 
-def _dilate_vgg(model: nn.Module, output_stride: int) -> None:
+def _dilate_vgg(model: Any, output_stride: int) -> None:
     """Set the last pools to stride 1 and dilate what follows: DeepLab's VGG16 at stride 8."""
     model.pre_logits = nn.Identity()
     pools = [module for module in model.features if isinstance(module, nn.MaxPool2d)]

@@ -76,9 +76,7 @@ class Classifier(nn.Module):
             WeightsError: the file is missing, corrupt or not of a classifier.
         """
         tensors, about = load_tensors(file, "a classifier")
-        backbone = Backbone(
-            about["backbone"], about["layers"], output_stride=about["output_stride"], weights="random"
-        )
+        backbone = Backbone(about["backbone"], about["layers"], output_stride=about["output_stride"], weights="random")
         classifier = cls(backbone, about["classes"])
         load_weights(classifier, tensors, str(file))
         return classifier.eval()
@@ -99,7 +97,13 @@ def targets_of(labels: Iterable[tuple[int, ...]], classes: int) -> Tensor:
 
 
 def pool_features(
-    classifier: Classifier, samples: Sequence[Sample], *, size: int, workers: int, flip: bool = False
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    *,
+    size: int,
+    workers: int,
+    flip: bool = False,
+    strict: bool = False,
 ) -> tuple[list[Sample], Tensor]:
     """Run the backbone once over photos and return those that could be read and their pooled features.
 
@@ -109,6 +113,7 @@ def pool_features(
         size: side of the square input in pixels.
         workers: processes that decode.
         flip: return the features of the mirrored photos too, after those of the photos.
+        strict: raise for an unreadable photo instead of skipping it.
 
     Returns:
         The samples (twice with ``flip``) and float N x D on the CPU.
@@ -116,7 +121,7 @@ def pool_features(
     device = classifier.head.weight.device
     seen: list[Sample] = []
     pooled: list[list[Tensor]] = [[], []]
-    for batch, images in photo_batches(samples, size, workers=workers):
+    for batch, images in photo_batches(samples, size, workers=workers, strict=strict):
         seen += batch
         for row, pixels in enumerate([images, images.flip(3)] if flip else [images]):
             with torch.no_grad():

@@ -44,9 +44,7 @@ class Segmenter(nn.Module):
         self.backbone = Backbone(backbone, layers, output_stride=output_stride, weights=weights)
         channels = [self.backbone.channels[layer] for layer in self.backbone.layers]
         count = len(classes) + 1
-        self.head: nn.Module = (
-            LargeFov(channels[-1], count) if head == "largefov" else LightHead(channels, count)
-        )
+        self.head: nn.Module = LargeFov(channels[-1], count) if head == "largefov" else LightHead(channels, count)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, N x (C + 1) x h x w, for images N x 3 x H x W, RGB, 0..255."""
@@ -77,20 +75,22 @@ class Segmenter(nn.Module):
         return segmenter.eval()
 
 
-class LargeFov(nn.Sequential):
+class LargeFov(nn.Module):
     """DeepLab-CRF-LargeFOV's fc6 (3 x 3, dilated by 12), fc7 and fc8 (Chen et al. 2015)."""
 
     def __init__(self, channels: int, classes: int) -> None:
-        super().__init__(
+        super().__init__()
+        classify = nn.Conv2d(1024, classes, 1)
+        nn.init.normal_(classify.weight, std=0.01)
+        self.layers = nn.Sequential(
             nn.Conv2d(channels, 1024, 3, padding=12, dilation=12), nn.ReLU(inplace=True), nn.Dropout(0.5),
             nn.Conv2d(1024, 1024, 1), nn.ReLU(inplace=True), nn.Dropout(0.5),
-            nn.Conv2d(1024, classes, 1),
+            classify,
         )  # fmt: skip
-        nn.init.normal_(self[-1].weight, std=0.01)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits from the deepest feature map."""
-        logits: Tensor = super().forward(features[-1])
+        logits: Tensor = self.layers(features[-1])
         return logits
 
 

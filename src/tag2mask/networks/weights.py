@@ -61,9 +61,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], file: str) -> No
     model.load_state_dict({name: state.get(name, own[name]) for name in own})
 
 
-def save_tensors(
-    file: str | Path, tensors: Mapping[str, Tensor], kind: str, about: Mapping[str, Any]
-) -> None:
+def save_tensors(file: str | Path, tensors: Mapping[str, Tensor], kind: str, about: Mapping[str, Any]) -> None:
     """Write tensors as safetensors with what they are; the file is whole or not there.
 
     Args:

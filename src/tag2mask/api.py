@@ -1,0 +1,169 @@
+"""The Python face: what the commands do, as functions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tag2mask.config import Recipe, apply_setting, load_recipe, parse_recipe
+from tag2mask.data import ImageSet, Sample, load, photos_in
+from tag2mask.errors import DataError, RunError
+from tag2mask.networks.deeplab import Segmenter
+from tag2mask.pipeline import (
+    Scores,
+    Source,
+    open_run,
+    predict_masks,
+    read_metrics,
+    resume_run,
+    run_stages,
+    score_folders,
+    write_text,
+)
+from tag2mask.pipeline import evaluate as evaluate_run
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives back.
+
+    Attributes:
+        out: the run folder.
+        scores: what metrics.json holds: ``proxy``, ``retrain`` and ``prediction`` with ``miou`` and ``iou``
+            in percent (None without truth), ``classifier`` with ``map``, ``seconds`` by stage.
+    """
+
+    out: Path
+    scores: Scores
+
+
+def run(
+    data: ImageSet | str | Path,
+    out: str | Path,
+    recipe: str | Path | Recipe = "fast",
+    *,
+    labels: str | None = None,
+    split: str | None = None,
+    eval_split: str | None = None,
+    settings: Sequence[str] = (),
+    strict: bool = False,
+) -> Result:
+    """Do all stages: tags to masks, a trained segmenter, predictions and scores.
+
+    Called again with the same arguments it goes on where it stopped.
+
+    Args:
+        data: an image set, or a folder of photos, a VOCdevkit folder or a COCO JSON.
+        out: the run folder.
+        recipe: a recipe, its name or its YAML file.
+        labels: tag table, where ``data`` is a path.
+        split: list of training photos, where ``data`` is a path.
+        eval_split: list of photos to predict and score, where ``data`` is a path.
+        settings: ``key=value`` changes to a recipe given by name or file.
+        strict: an unreadable photo is an error.
+
+    Raises:
+        UserError: something that was given is wrong; the message says what.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, list(settings))
+    given = data if isinstance(data, ImageSet) else None
+    path = "given in Python" if given else str(Path(str(data)).resolve())
+    opened = open_run(out, Source(path, labels, split, eval_split), recipe, strict=strict, given=given)
+    return Result(opened.out, run_stages(opened))
+
+
+def predict_photos(
+    run: str | Path,
+    photos: str | Path,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    rounds: int | None = None,
+    settings: Sequence[str] | None = None,
+    strict: bool = False,
+) -> tuple[int, int]:
+    """Segment photos with the segmenter of a run; return how many masks there are and of how many photos.
+
+    Args:
+        run: the run folder.
+        photos: a photo, a folder of photos, or with ``split`` data as `run` takes it.
+        out: folder of the masks, one palette PNG a photo, named as the photo.
+        split: list of photos.
+        rounds: use the segmenter after so many retrainings; None for the last.
+        settings: ``key=value`` changes, such as ``inference.crf=false``.
+        strict: an unreadable photo is an error.
+    """
+    opened = resume_run(run)
+    file = opened.segmenter_file if rounds is None else opened.segmenter_after(rounds)
+    if not file.exists():
+        raise RunError(f"{file} is not there; finish the run with tag2mask run, or name another --rounds")
+    samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
+    recipe = _changed(opened.recipe, settings)
+    segmenter = Segmenter.load(file).to(opened.device)
+    return predict_masks(segmenter, samples, Path(out), recipe, strict=strict), len(samples)
+
+
+def evaluate(
+    masks: str | Path,
+    truth: str | Path | None = None,
+    *,
+    split: str | Path | None = None,
+    classes: str | Path | None = None,
+    json_file: str | Path | None = None,
+    csv_file: str | Path | None = None,
+) -> Scores:
+    """Score a folder of masks against a folder of truth, or, without ``truth``, a run folder again.
+
+    Args:
+        masks: folder of masks, or a run folder.
+        truth: folder of true masks.
+        split: file with the names to score, one a line.
+        classes: file with the names of the foreground classes, one a line.
+        json_file: where to write the scores as JSON.
+        csv_file: where to write them as CSV.
+
+    Returns:
+        ``miou``, ``iou`` per class and ``images``; for a run folder what its metrics.json holds.
+    """
+    if truth is None:
+        opened = resume_run(masks)
+        evaluate_run(opened)
+        scores = read_metrics(opened.out)
+    else:
+        scores = score_folders(masks, truth, _lines(split), _lines(classes))
+    if json_file:
+        write_text(Path(json_file), json.dumps(scores, indent=2) + "\n")
+    if csv_file:
+        write_text(Path(csv_file), _as_csv({"masks": scores} if "miou" in scores else scores))
+    return scores
+
+
+def _changed(recipe: Recipe, settings: Sequence[str] | None) -> Recipe:
+    values = recipe.model_dump(mode="json")
+    for setting in settings or []:
+        apply_setting(values, setting)
+    return parse_recipe(values, "--set")
+
+
+def _lines(file: str | Path | None) -> list[str] | None:
+    if file is None:
+        return None
+    if not Path(file).is_file():
+        raise DataError(f"{file}: no such file; give a list with one name a line")
+    return [line.strip() for line in Path(file).read_text("utf-8").splitlines() if line.strip()]
+
+
+def _as_csv(columns: Scores) -> str:
+    scored = {name: part for name, part in columns.items() if isinstance(part, dict) and part.get("iou")}
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["class", *scored])
+    for name in next(iter(scored.values()))["iou"] if scored else ():
+        rows.writerow([name, *(part["iou"].get(name) for part in scored.values())])
+    rows.writerow(["mIoU", *(part["miou"] for part in scored.values())])
+    return text.getvalue()

@@ -1,0 +1,195 @@
+"""The command line: one command a stage, and `run`, `demo`, `predict`, `evaluate`. Parses, calls, prints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+# Idle threads must not spin: cores may be shared. OpenMP reads this when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import typer
+from rich.logging import RichHandler
+from rich.table import Table
+
+from tag2mask.errors import UserError
+from tag2mask.progress import console
+
+app = typer.Typer(
+    help="From image tags to pixel masks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+Labels = Annotated[str | None, typer.Option(help="Tag table (CSV or JSON); for a VOCdevkit also 'xml' or 'masks'.")]
+Strict = Annotated[bool, typer.Option("--strict", help="End the run at the first unreadable photo.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Argument(help="A folder of photos, a VOCdevkit folder or a COCO JSON.")],
+    out: Annotated[Path, typer.Option(help="The run folder; a run that was stopped there goes on.")],
+    labels: Labels = None,
+    split: Annotated[str | None, typer.Option(help="List of training photos, by name or file.")] = None,
+    eval_split: Annotated[str | None, typer.Option(help="List of photos to predict and score.")] = None,
+    recipe: Annotated[str, typer.Option(help="A recipe's name or YAML file.")] = "fast",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
+    until: Annotated[str, typer.Option(help="Last stage to do.")] = "report",
+    strict: Strict = False,
+) -> None:
+    """Do all stages: tags to masks, a trained segmenter, predictions and scores.
+
+    Example: tag2mask run photos/ --labels tags.csv --out runs/mine
+    """
+    from tag2mask.config import load_recipe
+    from tag2mask.pipeline import Source, open_run
+
+    source = Source(str(data.resolve()), _resolved(labels), split, eval_split)
+    opened = open_run(out, source, load_recipe(recipe, settings), strict=strict)
+    _finish(opened, until)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the scenes and the run go.")] = Path("tag2mask-demo"),
+) -> None:
+    """Make a small data set of generated scenes and do all stages on it.
+
+    Example: tag2mask demo --out demo
+    """
+    from tag2mask.config import load_recipe
+    from tag2mask.data.scenes import write_scenes
+    from tag2mask.pipeline import Source, open_run
+
+    scenes = out / "scenes"
+    if not (scenes / "val.txt").exists():
+        typer.echo(f"drawing scenes to {scenes}")
+        write_scenes(scenes)
+    source = Source(str(scenes.resolve()), None, "train", "val")
+    _finish(open_run(out / "run", source, load_recipe("demo")), "report")
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    photos: Annotated[Path, typer.Argument(help="A photo, a folder of photos, or data as `run` takes it.")],
+    out: Annotated[Path, typer.Option(help="Folder for the masks, one palette PNG a photo.")],
+    split: Annotated[str | None, typer.Option(help="List of photos, by name or file.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Use the segmenter after so many retrainings.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Change an inference parameter.")] = None,
+    strict: Strict = False,
+) -> None:
+    """Segment photos with the segmenter of a run.
+
+    Example: tag2mask predict runs/mine holiday/ --out masks/
+    """
+    from tag2mask.api import predict_photos
+
+    count, total = predict_photos(run, photos, out, split=split, rounds=rounds, settings=settings, strict=strict)
+    typer.echo(f"{count} of {total} masks are in {out}")
+
+
+@app.command()
+def evaluate(
+    masks: Annotated[Path, typer.Argument(help="Folder of masks, or a run folder.")],
+    truth: Annotated[Path | None, typer.Argument(help="Folder of true masks.")] = None,
+    split: Annotated[Path | None, typer.Option(help="File with the names to score, one a line.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="File with the class names, one a line.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores as JSON.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the scores as CSV.")] = None,
+) -> None:
+    """Score a folder of masks against another, or score a run again.
+
+    Example: tag2mask evaluate masks/ VOC2012/SegmentationClass --split val.txt
+    """
+    from tag2mask.api import evaluate as score
+
+    scores = score(masks, truth, split=split, classes=classes, json_file=json_file, csv_file=csv_file)
+    _print_scores({"masks": scores} if "miou" in scores else scores)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe with every parameter.")] = None,
+) -> None:
+    """List the recipes, or print one.
+
+    Example: tag2mask recipes fast
+    """
+    from tag2mask.config import load_recipe, recipe_names, recipe_yaml
+
+    typer.echo(recipe_yaml(load_recipe(name)) if name else "\n".join(recipe_names()))
+
+
+def _stage(name: str, text: str) -> None:
+    def command(run: RunFolder, strict: Strict = False) -> None:
+        from tag2mask.pipeline import redo_stage, resume_run
+
+        redo_stage(resume_run(run, strict=strict), name)
+        typer.echo(f"{name} is done again in {run}")
+
+    command.__doc__ = f"{text}\n\nDoes this stage of a run again, alone. Example: tag2mask {name} runs/mine"
+    app.command(name)(command)
+
+
+_stage("classify", "Train the classifier on the tags.")
+_stage("discover", "Find the class patterns.")
+_stage("estimate", "Write the proxy masks.")
+_stage("segment", "Train the segmenter on the proxy masks.")
+_stage("retrain", "Train it again on its own predictions.")
+_stage("report", "Draw the overview.")
+
+
+def main() -> None:
+    """Run the command line; whatever the user can mend ends in one line and exit code 2."""
+    logging.captureWarnings(True)
+    handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S")
+    logging.getLogger("tag2mask").setLevel(logging.INFO)
+    logging.getLogger("tag2mask").addHandler(handler)
+    try:
+        app()
+    except UserError as error:
+        print(f"tag2mask: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("tag2mask: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _finish(opened: Any, until: str) -> None:
+    from tag2mask.pipeline import plan, run_stages
+
+    typer.echo(plan(opened))
+    _print_scores(run_stages(opened, until))
+    typer.echo(f"everything is in {opened.out}")
+
+
+def _resolved(labels: str | None) -> str | None:
+    return str(Path(labels).resolve()) if labels and Path(labels).exists() else labels
+
+
+def _print_scores(scores: dict[str, Any]) -> None:
+    columns = {name: part for name, part in scores.items() if isinstance(part, dict) and part.get("iou")}
+    if not columns:
+        return
+    table = Table("class, IoU in percent", *columns, title=None)
+    for name in next(iter(columns.values()))["iou"]:
+        table.add_row(name, *(_number(part["iou"].get(name)) for part in columns.values()))
+    table.add_section()
+    table.add_row("mIoU", *(_number(part["miou"]) for part in columns.values()))
+    table.add_row("images", *(str(part["images"]) for part in columns.values()))
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    main()

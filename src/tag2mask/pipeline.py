@@ -1,0 +1,647 @@
+"""The stages in order, and the run folder that they read and write.
+
+photos + tags -> classify -> discover -> estimate -> segment -> retrain -> predict -> evaluate -> report
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from tag2mask.config import Recipe, parse_recipe
+from tag2mask.crf import dense_crf
+from tag2mask.data import ImageSet, Sample, check_trainable, load, read_mask, read_photo, summary, write_mask
+from tag2mask.data.loading import map_ahead, photo_batches
+from tag2mask.errors import DataError, RunError
+from tag2mask.inference import mask_of, predict_probabilities, read_ahead
+from tag2mask.metrics import average_precision, confusion_matrix, iou, mean_iou
+from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.classifier import Classifier, fit_head, pool_features, targets_of
+from tag2mask.networks.deeplab import Segmenter
+from tag2mask.patterns import ClassPatterns, discover
+from tag2mask.progress import duration, track
+from tag2mask.proxy import assign, resize_scores, score_probabilities
+from tag2mask.training import train_classifier, train_segmenter
+
+log = logging.getLogger("tag2mask")
+Scores = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run's photos, tags and splits come from, as given on the command line."""
+
+    path: str
+    labels: str | None = None
+    split: str | None = None
+    eval_split: str | None = None
+
+
+@dataclass
+class Run:
+    """A run folder with its recipe and its data.
+
+    Attributes:
+        out: the run folder.
+        source: where the data comes from.
+        recipe: every parameter.
+        strict: an unreadable photo ends the run instead of being skipped.
+    """
+
+    out: Path
+    source: Source
+    recipe: Recipe
+    strict: bool = False
+    given: ImageSet | None = field(default=None, repr=False)
+
+    @cached_property
+    def train(self) -> ImageSet:
+        """The training photos with their image-level labels."""
+        data = self.given or load(self.source.path, self.source.labels, self.source.split, self.strict)
+        check_trainable(data)
+        return data
+
+    @cached_property
+    def evaluation(self) -> ImageSet:
+        """The photos that are predicted and scored: the evaluation split, else the training photos."""
+        if self.source.eval_split is None:
+            return self.train
+        data = load(self.source.path, self.source.labels, self.source.eval_split, self.strict)
+        if data.classes != self.train.classes:
+            raise DataError(
+                f"the evaluation split has the classes {', '.join(data.classes)}, the training photos "
+                f"{', '.join(self.train.classes)}; put a classes.txt beside the photos"
+            )
+        return data
+
+    @property
+    def device(self) -> torch.device:
+        """A GPU where there is one."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def segmenter_file(self) -> Path:
+        """The last segmenter of the run, retrained as often as the recipe says."""
+        return self.segmenter_after(self.recipe.segmenter.retrain)
+
+    def segmenter_after(self, rounds: int) -> Path:
+        """The segmenter after so many rounds of retraining."""
+        suffix = ("", "-retrained")[rounds] if rounds < 2 else f"-retrained-{rounds}"
+        return self.out / f"segmenter{suffix}.safetensors"
+
+    def record(self, name: str, value: Any) -> None:
+        """Put a value into metrics.json."""
+        metrics = read_metrics(self.out)
+        metrics[name] = value
+        write_text(self.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+
+
+def classify(run: Run) -> None:
+    """Train the classifier (METHOD 2) and measure its mean average precision on held-out photos."""
+    how, seed = run.recipe.classifier, run.recipe.seed
+    torch.manual_seed(seed)
+    backbone = Backbone(
+        run.recipe.backbone.name,
+        run.recipe.patterns.layers,
+        output_stride=run.recipe.patterns.output_stride,
+        weights=run.recipe.backbone.weights,
+    )
+    log.info("backbone: %s, weights from %s", backbone.name, backbone.source)
+    classifier = Classifier(backbone, run.train.classes).eval().to(run.device)
+    fitted, held_out = _hold_out(run)
+    if how.train == "head":
+        seen, pooled = pool_features(
+            classifier, fitted, size=how.size, workers=run.recipe.workers, flip=True, strict=run.strict
+        )
+        targets = targets_of((sample.labels for sample in seen), len(classifier.classes))
+        fit_head(
+            classifier, pooled, targets,
+            steps=how.epochs, learning_rate=how.learning_rate, weight_decay=how.weight_decay,
+        )  # fmt: skip
+    else:
+        train_classifier(
+            classifier,
+            fitted,
+            how,
+            seed=seed,
+            workers=run.recipe.workers,
+            checkpoint=run.out / ".classifier.pt",
+        )
+    classifier.save(run.out / "classifier.safetensors")
+    (run.out / ".classifier.pt").unlink(missing_ok=True)
+    run.record("classifier", _precision(run, classifier, held_out))
+
+
+def find_patterns(run: Run) -> None:
+    """Find the class patterns of the recipe's layers (METHOD 4) and report the evidence for their signs."""
+    how = run.recipe.patterns
+    classifier = Classifier.load(run.out / "classifier.safetensors").to(run.device)
+    patterns = [
+        ClassPatterns(
+            run.recipe.backbone.name, layer, weights=run.recipe.backbone.weights, size=how.size,
+            output_stride=how.output_stride, images_per_class=how.images_per_class, components=how.components,
+            seed=run.recipe.seed, workers=run.recipe.workers,
+        )
+        for layer in how.layers
+    ]  # fmt: skip
+    discover(classifier, run.train, patterns, run.strict)
+    for fitted in patterns:
+        for line in fitted.doubts():
+            log.warning("%s: %s", fitted.layer, line)
+    for fitted, name in zip(patterns[1:], how.layers[1:], strict=True):
+        fitted.save(run.out / f"patterns-{name}.safetensors")
+    patterns[0].save(run.out / "patterns.safetensors")
+    run.record("patterns", patterns[0].about())
+
+
+def estimate(run: Run) -> None:
+    """Write the training photos' proxy masks (METHOD 5, Algorithm 1) to ``proxy/``."""
+    patterns = ClassPatterns.load(run.out / "patterns.safetensors")
+    if patterns.classes_ != run.train.classes:
+        raise RunError(f"{run.out / 'patterns.safetensors'} is of other classes than the photos; start another run")
+    patterns.classifier_.to(run.device)
+
+    def write(job: tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]) -> None:
+        sample, photo, scores = job
+        write_mask(run.out / "proxy" / f"{sample.name}.png", estimate_mask(photo, scores, sample.labels, run.recipe))
+
+    def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]]:
+        for chunk in _chunks(read_ahead(todo, run.recipe.workers, run.strict), 8):
+            squares = torch.stack([_square(photo, patterns.size) for _, photo in chunk]).to(run.device)
+            for (sample, photo), scores in zip(chunk, patterns.score(squares).cpu().numpy(), strict=True):
+                yield sample, photo, scores
+
+    todo = _without_mask(run.train.samples, run.out / "proxy")
+    for _ in track(map_ahead(write, jobs(), _threads()), len(todo), "proxy masks"):
+        pass
+
+
+def estimate_mask(
+    photo: NDArray[np.uint8], scores: NDArray[np.float32], labels: Sequence[int], recipe: Recipe
+) -> NDArray[np.uint8]:
+    """Return a photo's proxy mask as the recipe says: Algorithm 1, then the CRF on the images it is for.
+
+    Args:
+        photo: uint8 H x W x 3, RGB.
+        scores: float32 C x h x w in standard deviations.
+        labels: the image-level labels.
+        recipe: its ``proxy`` and ``crf`` are used.
+    """
+    how, crf = recipe.proxy, recipe.crf
+    if not labels:
+        return np.zeros(photo.shape[:2], np.uint8)
+    present = resize_scores(scores[[label - 1 for label in labels]], *photo.shape[:2])
+    mask = assign(present, labels, threshold=how.threshold, conflict=how.conflict)
+    if how.crf == "none" or (how.crf == "single" and len(labels) > 1):
+        return mask
+    start = score_probabilities(present, threshold=how.threshold, sharpness=how.sharpness)
+    refined = dense_crf(photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps)
+    certain = np.asarray([0, *labels], np.uint8)[refined.argmax(0)]
+    return np.where(mask == 255, mask, certain) if how.conflict == "ignore" else certain
+
+
+def segment(run: Run) -> None:
+    """Train the segmenter on the proxy masks (METHOD 6)."""
+    _train(run, run.out / "proxy", 0)
+
+
+def retrain(run: Run) -> None:
+    """Predict the training photos with the segmenter and train another from scratch on that (METHOD 6)."""
+    for rounds in range(1, run.recipe.segmenter.retrain + 1):
+        if run.segmenter_after(rounds).exists():
+            continue
+        masks = run.out / ("retrain" if rounds == 1 else f"retrain-{rounds}")
+        segmenter = Segmenter.load(run.segmenter_after(rounds - 1)).to(run.device)
+        readable = [s for s in run.train.samples if (run.out / "proxy" / f"{s.name}.png").exists()]
+        predict_masks(segmenter, readable, masks, run.recipe, known_labels=True, strict=run.strict)
+        _train(run, masks, rounds)
+
+
+def predict(run: Run) -> None:
+    """Predict the evaluation photos with the last segmenter (METHOD 7), to ``predictions/``."""
+    segmenter = Segmenter.load(run.segmenter_file).to(run.device)
+    predict_masks(segmenter, run.evaluation.samples, run.out / "predictions", run.recipe, strict=run.strict)
+
+
+def evaluate(run: Run) -> None:
+    """Score proxy masks, retraining masks and predictions where truth exists (METHOD 8)."""
+    for name, data, folder in (
+        ("proxy", run.train, "proxy"),
+        ("retrain", run.train, "retrain"),
+        ("prediction", run.evaluation, "predictions"),
+    ):
+        if (run.out / folder).is_dir():
+            run.record(name, score_set(data, run.out / folder))
+
+
+def report(run: Run) -> None:
+    """Draw photos, truth, proxy masks and predictions side by side into ``report/overview.png``."""
+    from tag2mask.report import OverviewRow, save_overview
+
+    rows = []
+    many = [sample for sample in run.evaluation.samples if (run.out / "predictions" / f"{sample.name}.png").exists()]
+    for sample, photo in read_ahead(many[:: max(1, len(many) // 8)][:8], 0):
+        masks = [run.out / folder / f"{sample.name}.png" for folder in ("proxy", "predictions")]
+        proxy, prediction = (read_mask(mask) if mask.exists() else None for mask in masks)
+        truth = run.evaluation.truth(sample)
+        rows.append(OverviewRow(sample.name, photo, truth, proxy, prediction))
+    save_overview(rows, run.train.classes, run.out / "report" / "overview.png")
+
+
+STAGES: dict[str, Callable[[Run], None]] = {
+    "classify": classify,
+    "discover": find_patterns,
+    "estimate": estimate,
+    "segment": segment,
+    "retrain": retrain,
+    "predict": predict,
+    "evaluate": evaluate,
+    "report": report,
+}
+
+
+def is_done(run: Run, stage: str) -> bool:
+    """Return whether what ``stage`` writes is there. Mask stages look at each photo themselves."""
+    written = {
+        "classify": run.out / "classifier.safetensors",
+        "discover": run.out / "patterns.safetensors",
+        "segment": run.segmenter_after(0),
+        "retrain": run.segmenter_file,
+    }
+    return stage in written and written[stage].exists()
+
+
+def open_run(
+    out: str | Path,
+    source: Source,
+    recipe: Recipe,
+    *,
+    strict: bool = False,
+    given: ImageSet | None = None,
+) -> Run:
+    """Start a run in ``out``, or go on with the one that is there if it is the same.
+
+    Raises:
+        RunError: the folder holds another run or something else.
+        DataError: the data cannot be loaded; nothing has then been written.
+    """
+    run = Run(Path(out), source, recipe, strict, given)
+    config = run.out / "config.yaml"
+    if config.exists():
+        other = resume_run(run.out)
+        for key, mine, theirs in _differences(_settings(run), _settings(other)):
+            raise RunError(
+                f"{run.out} holds another run ({key} is {theirs} there and {mine} here); choose another folder"
+            )
+    elif run.out.exists() and (not run.out.is_dir() or any(run.out.iterdir())):
+        raise RunError(f"{run.out} is not empty and holds no run; choose another folder")
+    _ = run.train, run.evaluation
+    write_text(config, yaml.safe_dump(_settings(run), sort_keys=False))
+    return run
+
+
+def resume_run(out: str | Path, *, strict: bool = False) -> Run:
+    """Open the run that is in ``out``.
+
+    Raises:
+        RunError: there is none.
+    """
+    config = Path(out) / "config.yaml"
+    if not config.is_file():
+        raise RunError(f"{out} holds no run: it has no config.yaml; start one with tag2mask run")
+    try:
+        values = yaml.safe_load(config.read_text("utf-8"))
+        source = Source(**values["data"])
+        recipe = values["recipe"]
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        raise RunError(f"{config} is not the configuration of a run; start another run") from None
+    return Run(Path(out), source, parse_recipe(recipe, str(config)), strict)
+
+
+def run_stages(run: Run, until: str = "report") -> Scores:
+    """Do every stage up to ``until`` that is not done yet and return the scores."""
+    for stage, function in STAGES.items():
+        if not is_done(run, stage):
+            started = time.monotonic()
+            log.info("%s: %s", stage, (function.__doc__ or "").splitlines()[0])
+            function(run)
+            seconds = time.monotonic() - started
+            spent = read_metrics(run.out).get("seconds", {})
+            run.record("seconds", {**spent, stage: round(spent.get(stage, 0) + seconds, 1)})
+            log.info("%s: done in %s", stage, duration(seconds))
+        if stage == until:
+            break
+    return read_metrics(run.out)
+
+
+def redo_stage(run: Run, stage: str) -> None:
+    """Do one stage again: what it wrote before is removed first."""
+    written = {
+        "classify": [run.out / "classifier.safetensors"],
+        "discover": [run.out / "patterns.safetensors"],
+        "estimate": [*(run.out / "proxy").rglob("*.png")],
+        "segment": [run.segmenter_after(0)],
+        "retrain": [
+            *(run.segmenter_after(rounds) for rounds in range(1, run.recipe.segmenter.retrain + 1)),
+            *run.out.glob("retrain*/**/*.png"),
+        ],
+        "predict": [*(run.out / "predictions").rglob("*.png")],
+    }
+    for file in written.get(stage, []):
+        file.unlink(missing_ok=True)
+    STAGES[stage](run)
+
+
+def plan(run: Run) -> str:
+    """Return what a run will do: its data, its stages, and roughly how long they take here."""
+    todo = [stage for stage in STAGES if not is_done(run, stage)]
+    lines = [summary(run.train)]
+    if run.evaluation is not run.train:
+        lines.append(f"evaluation: {len(run.evaluation)} photos of {run.source.eval_split}")
+    lines.append(f"recipe {run.recipe.name}, backbone {run.recipe.backbone.name}, on {run.device}")
+    lines.append(f"stages: {', '.join(todo)}; roughly {duration(estimate_seconds(run))} on this machine")
+    return "\n".join(lines)
+
+
+def estimate_seconds(run: Run) -> float:
+    """Return roughly how long the stages that are not done take, from one timed forward pass."""
+    recipe, train, test = run.recipe, len(run.train), len(run.evaluation)
+    side = recipe.patterns.size
+    backbone = Backbone(recipe.backbone.name, output_stride=recipe.patterns.output_stride, weights="random")
+    images = torch.zeros(4, 3, side, side, device=run.device)
+    backbone.to(run.device)
+    with torch.inference_mode():
+        backbone(images[:1])
+        started = time.monotonic()
+        backbone(images)
+    forward = (time.monotonic() - started) / 4 / side**2
+    read, crf = 0.01, 0.15 / _threads()
+    passes = 2 if recipe.classifier.train == "head" else 3 * recipe.classifier.epochs
+    training = recipe.segmenter.epochs * train * (3 * forward * recipe.segmenter.size**2 + read)
+    seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * recipe.inference.crf
+    costs = {
+        "classify": passes * train * (forward * recipe.classifier.size**2 + read),
+        "discover": train * (forward * side**2 + read),
+        "estimate": train * (forward * side**2 + read + crf * (recipe.proxy.crf != "none")),
+        "segment": training,
+        "retrain": recipe.segmenter.retrain * (training + train * seen),
+        "predict": test * seen,
+        "evaluate": 0.02 * (2 * train + test),
+    }
+    return sum(cost for stage, cost in costs.items() if not is_done(run, stage))
+
+
+def predict_masks(
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    folder: Path,
+    recipe: Recipe,
+    *,
+    known_labels: bool = False,
+    strict: bool = False,
+) -> int:
+    """Write a palette PNG for every photo that has none yet and return how many there now are.
+
+    Args:
+        segmenter: in evaluation mode, on its device.
+        samples: the photos.
+        folder: where to.
+        recipe: its ``inference`` and ``crf`` are used.
+        known_labels: rule out classes that a photo's image-level labels do not name.
+        strict: raise for an unreadable photo instead of skipping it.
+    """
+    crf = recipe.crf if recipe.inference.crf else None
+
+    def write(job: tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]) -> None:
+        sample, photo, probabilities = job
+        write_mask(folder / f"{sample.name}.png", mask_of(photo, probabilities, crf))
+
+    def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]]:
+        for sample, photo in read_ahead(todo, recipe.workers, strict):
+            labels = sample.labels if known_labels else None
+            yield sample, photo, predict_probabilities(segmenter, photo, recipe.inference.scales, labels)
+
+    todo = _without_mask(samples, folder)
+    for _ in track(map_ahead(write, jobs(), _threads()), len(todo), f"masks to {folder.name}"):
+        pass
+    return len(samples) - len(_without_mask(samples, folder))
+
+
+@dataclass
+class TrainedSegmenter:
+    """A segmenter with the recipe that it was trained by."""
+
+    segmenter: Segmenter
+    recipe: Recipe
+
+    def predict(self, photo: str | Path | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the mask of a photo, uint8 H x W at the photo's own size, 0 for background.
+
+        Args:
+            photo: a file, or uint8 H x W x 3, RGB.
+
+        Raises:
+            DataError: the photo cannot be read.
+        """
+        pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+        crf = self.recipe.crf if self.recipe.inference.crf else None
+        return mask_of(pixels, predict_probabilities(self.segmenter, pixels, self.recipe.inference.scales), crf)
+
+
+def load_segmenter(run: str | Path) -> TrainedSegmenter:
+    """Load the last segmenter of a run folder, on the GPU where there is one.
+
+    Raises:
+        RunError: there is no run or it has no segmenter yet.
+        WeightsError: the segmenter's file is corrupt.
+    """
+    opened = resume_run(run)
+    if not opened.segmenter_file.exists():
+        raise RunError(f"{run} has no segmenter yet; finish the run with tag2mask run")
+    return TrainedSegmenter(Segmenter.load(opened.segmenter_file).to(opened.device), opened.recipe)
+
+
+def score_set(data: ImageSet, masks: Path) -> Scores:
+    """Score a folder of masks against the truth of an image set (METHOD 8).
+
+    Returns:
+        ``miou`` in percent, ``iou`` per class in percent, ``images`` scored; None where there is no truth.
+
+    Raises:
+        DataError: a mask has another size than the truth or a class beyond the set's.
+    """
+    pairs = ((sample, masks / f"{sample.name}.png") for sample in data.samples)
+    matrix, images = np.zeros((len(data.classes) + 1,) * 2, np.int64), 0
+    for sample, file in pairs:
+        truth = data.truth(sample)
+        if truth is not None and file.exists():
+            matrix += _compare(truth, file, len(matrix))
+            images += 1
+    return _scores(matrix, ("background", *data.classes), images)
+
+
+def score_folders(
+    masks: str | Path,
+    truth: str | Path,
+    names: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Scores:
+    """Score every mask of one folder against the mask of the same name in another.
+
+    Args:
+        masks: folder of predicted masks.
+        truth: folder of true masks.
+        names: which ones, without suffix; None takes all true masks.
+        classes: names of the foreground classes; else they are called by their numbers.
+
+    Raises:
+        DataError: a folder or mask is missing, or sizes differ.
+    """
+    masks, truth = Path(masks), Path(truth)
+    for folder in (masks, truth):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder of masks; check the path")
+    names = names or sorted(str(f.relative_to(truth).with_suffix("")) for f in truth.rglob("*.png"))
+    if not names:
+        raise DataError(f"{truth}: there is no PNG in it; give the folder of the true masks")
+    missing = [name for name in names if not (masks / f"{name}.png").exists()]
+    if missing:
+        raise DataError(
+            f"{masks}: {len(missing)} of {len(names)} masks are missing, the first is {missing[0]}.png; "
+            "predict them, or give their list with --split"
+        )
+    count = 1 + (len(classes) if classes else 254)
+    matrix = np.zeros((count, count), np.int64)
+    for name in names:
+        matrix += _compare(read_mask(truth / f"{name}.png"), masks / f"{name}.png", count)
+    if not classes:
+        used = 1 + int(np.flatnonzero(matrix.any(0) | matrix.any(1)).max(initial=0))
+        matrix, classes = matrix[:used, :used], [str(index) for index in range(1, used)]
+    return _scores(matrix, ("background", *classes), len(names))
+
+
+def read_metrics(out: Path) -> Scores:
+    """Return what metrics.json of a run folder holds; empty where there is none yet."""
+    file = out / "metrics.json"
+    return cast(Scores, json.loads(file.read_text("utf-8"))) if file.exists() else {}
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file so that it is whole or not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(file)
+
+
+def _train(run: Run, masks: Path, rounds: int) -> None:
+    """Train a segmenter from scratch on the photos that have a mask in ``masks``."""
+    how, seed = run.recipe.segmenter, run.recipe.seed + rounds
+    samples = [sample for sample in run.train.samples if (masks / f"{sample.name}.png").exists()]
+    if not samples:
+        raise RunError(f"{masks} holds no masks to train on; run the stages before")
+    torch.manual_seed(seed)
+    segmenter = Segmenter(
+        run.recipe.backbone.name, run.train.classes,
+        head=how.head, output_stride=how.output_stride, weights=run.recipe.backbone.weights,
+    )  # fmt: skip
+    file = run.segmenter_after(rounds)
+    checkpoint = run.out / f".{file.stem}.pt"
+    train_segmenter(
+        segmenter, samples, masks, how,
+        seed=seed, workers=run.recipe.workers, checkpoint=checkpoint, label=file.stem,
+    )  # fmt: skip
+    segmenter.save(file)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _hold_out(run: Run) -> tuple[list[Sample], list[Sample]]:
+    """Return the photos to train the classifier on and those to measure it on."""
+    samples = list(run.train.samples)
+    if run.evaluation is not run.train:
+        return samples, [sample for sample in run.evaluation.samples if sample.labels]
+    every = round(1 / run.recipe.classifier.holdout)
+    return [s for i, s in enumerate(samples) if i % every], samples[::every]
+
+
+def _precision(run: Run, classifier: Classifier, samples: Sequence[Sample]) -> Scores | None:
+    """Return the mean average precision and each class's, in percent; None without labelled photos."""
+    if not samples:
+        return None
+    rows, labels = [], []
+    for batch, images in photo_batches(samples, run.recipe.classifier.size, workers=run.recipe.workers):
+        with torch.inference_mode():
+            rows.append(classifier(images.to(run.device)).logits.float().cpu())
+        labels += [sample.labels for sample in batch]
+    truth, scores = targets_of(labels, len(classifier.classes)).bool().numpy(), torch.cat(rows).numpy()
+    precision = [100 * average_precision(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
+    mean = float(np.nanmean(precision)) if np.isfinite(precision).any() else float("nan")
+    per_class = dict(zip(classifier.classes, map(_rounded, precision), strict=True))
+    return {"map": _rounded(mean), "ap": per_class, "images": len(labels)}
+
+
+def _compare(truth: NDArray[np.uint8], file: Path, classes: int) -> NDArray[np.int64]:
+    try:
+        return confusion_matrix(truth, read_mask(file), classes)
+    except ValueError as error:
+        raise DataError(f"{file}: {error}; make the mask again or give the right truth") from None
+
+
+def _scores(matrix: NDArray[np.int64], classes: Sequence[str], images: int) -> Scores:
+    if not images:
+        return {"miou": None, "iou": None, "images": 0}
+    values = dict(zip(classes, (_rounded(100 * value) for value in iou(matrix)), strict=True))
+    return {"miou": _rounded(100 * mean_iou(matrix)), "iou": values, "images": images}
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 2) if np.isfinite(value) else None
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    paths = {**vars(run.source)}
+    return {"tag2mask": version("tag2mask"), "data": paths, "recipe": run.recipe.model_dump(mode="json")}
+
+
+def _differences(mine: Any, theirs: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the settings in which two runs differ; how many processes read photos is not one."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        for name in sorted({*mine, *theirs} - {"workers"}):
+            yield from _differences(mine.get(name), theirs.get(name), f"{key}.{name}".strip("."))
+    elif mine != theirs:
+        yield key, mine, theirs
+
+
+def _without_mask(samples: Sequence[Sample], folder: Path) -> list[Sample]:
+    return [sample for sample in samples if not (folder / f"{sample.name}.png").exists()]
+
+
+def _square(photo: NDArray[np.uint8], size: int) -> Tensor:
+    resized = Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy())
+
+
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _threads() -> int:
+    return max(1, min(8, os.cpu_count() or 1))
