@@ -37,9 +37,7 @@ def region(left: int, top: int, side: int) -> dict[str, Any]:
 
 
 def test_labels(coco: Coco) -> None:
-    path = coco(
-        annotation(DOG, square(0, 0, 4)), annotation(LIGHT, square(5, 5, 2)), annotation(DOG, square(8, 8, 2))
-    )
+    path = coco(annotation(DOG, square(0, 0, 4)), annotation(LIGHT, square(5, 5, 2)), annotation(DOG, square(8, 8, 2)))
     image_set = load_coco(path)
     assert image_set.classes == ("traffic light", "dog")
     assert [(sample.name, sample.labels) for sample in image_set.samples] == [("one", (1, 2)), ("two", ())]
@@ -81,9 +79,7 @@ def test_crowd_regions_are_ignored_all_over(coco: Coco, side: int) -> None:
 
 def test_all_forms_of_segmentation(coco: Coco) -> None:
     unpacked = {"size": [16, 20], "counts": [0, 2, 14, 2, 302]}
-    path = coco(
-        annotation(DOG, unpacked), annotation(LIGHT, region(10, 10, 3)), annotation(DOG, [[1, 1, 2, 2]])
-    )
+    path = coco(annotation(DOG, unpacked), annotation(LIGHT, region(10, 10, 3)), annotation(DOG, [[1, 1, 2, 2]]))
     image_set = load_coco(path)
     wanted = np.zeros((16, 20), np.uint8)
     wanted[:2, :2], wanted[10:13, 10:13] = 2, 1
@@ -221,9 +217,7 @@ def test_the_real_photos(real_photos: Path) -> None:
     assert (len(image_set), len(image_set.classes)) == (128, 80)
     assert sum(count > 0 for count in image_set.images_per_class().values()) == 71
     data = json.loads((real_photos / "coco128/instances.json").read_text())
-    assert image_set.classes == tuple(
-        item["name"] for item in sorted(data["categories"], key=lambda item: item["id"])
-    )
+    assert image_set.classes == tuple(item["name"] for item in sorted(data["categories"], key=lambda item: item["id"]))
     for sample in image_set.samples[:20]:
         truth = image_set.truth(sample)
         assert truth is not None

@@ -266,9 +266,7 @@ def test_masks_in_other_modes(tmp_path: Path) -> None:
     assert np.array_equal(read_mask(save(tmp_path / "grey.png", Image.fromarray(GREY))), GREY)
     assert np.array_equal(read_mask(save(tmp_path / "bit.png", Image.fromarray(GREY > 9))), GREY > 9)
     assert np.array_equal(read_mask(save(tmp_path / "rgb.png", Image.fromarray(voc_palette()[GREY]))), GREY)
-    assert np.array_equal(
-        read_mask(save(tmp_path / "wide.png", Image.fromarray(GREY.astype(np.uint16)))), GREY
-    )
+    assert np.array_equal(read_mask(save(tmp_path / "wide.png", Image.fromarray(GREY.astype(np.uint16)))), GREY)
 
 
 @pytest.mark.parametrize(

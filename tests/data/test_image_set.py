@@ -13,20 +13,14 @@ from tag2mask.data import ImageSet, Sample, check_trainable, load, summary, writ
 from tag2mask.errors import DataError
 
 
-def made_set(
-    labels: list[tuple[int, ...]], classes: tuple[str, ...] = ("cat", "dog"), skipped: int = 0
-) -> ImageSet:
+def made_set(labels: list[tuple[int, ...]], classes: tuple[str, ...] = ("cat", "dog"), skipped: int = 0) -> ImageSet:
     samples = tuple(Sample(str(n), Path(f"{n}.jpg"), row) for n, row in enumerate(labels))
-    return ImageSet(
-        classes, samples, tuple(f"x{n}.jpg: cannot be read" for n in range(skipped)), labels_from="t.csv"
-    )
+    return ImageSet(classes, samples, tuple(f"x{n}.jpg: cannot be read" for n in range(skipped)), labels_from="t.csv")
 
 
 @pytest.mark.parametrize("missing", [[(1,), (1,), (2,)], [(1,), (1,)]])
 def test_a_class_with_one_photo_or_none(missing: list[tuple[int, ...]]) -> None:
-    with pytest.raises(
-        DataError, match=rf"t.csv: too few photos.*: 'dog' \({len(missing) - 2}\); give"
-    ) as error:
+    with pytest.raises(DataError, match=rf"t.csv: too few photos.*: 'dog' \({len(missing) - 2}\); give") as error:
         check_trainable(made_set(missing))
     assert "\n" not in str(error.value)
 

@@ -100,14 +100,8 @@ def test_missing(tmp_path: Path) -> None:
 
 CELLS = st.text(st.sampled_from('abç ,;|"\n\r\0\t\ufeff'), max_size=8)
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.sampled_from(["image", "labels", "a", "\ud800", ""]),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["image", "labels", "a", ""]), inner)
-    ),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["image", "labels", "a", "\ud800", ""]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["image", "labels", "a", ""]), inner),
 )
 
 

@@ -69,9 +69,7 @@ def fails(path: Path, reason: str, **options: str | Path | bool) -> None:
 def test_what_is_wrong(voc: Path, tmp_path: Path) -> None:
     fails(tmp_path / "nowhere", "no JPEGImages")
     fails(voc, "no such split.*'train'", split="trian")
-    fails(
-        voc, "SegmentationClass: no tags for 1 of the photos: '2007_000003'", labels="masks", split="dog_val"
-    )
+    fails(voc, "SegmentationClass: no tags for 1 of the photos: '2007_000003'", labels="masks", split="dog_val")
     fails(voc, "no such tag table", labels="xlm")
     fails(voc, "no photo for 1", split=make_text(tmp_path / "s.txt", "2008_000001\n"))
     table = make_text(tmp_path / "t.csv", "image,labels\n2007_000001,televison\n")
@@ -79,9 +77,7 @@ def test_what_is_wrong(voc: Path, tmp_path: Path) -> None:
 
 
 def test_wrong_xml(voc: Path) -> None:
-    make_text(
-        voc / "Annotations/2007_000001.xml", "<annotation><object><name>dgo</name></object></annotation>"
-    )
+    make_text(voc / "Annotations/2007_000001.xml", "<annotation><object><name>dgo</name></object></annotation>")
     fails(voc, "2007_000001.xml: tag 'dgo'.*did you mean 'dog'")
     make_text(voc / "Annotations/2007_000001.xml", "<annotation>")
     fails(voc, "2007_000001.xml: not valid XML")

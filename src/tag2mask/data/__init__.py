@@ -72,7 +72,5 @@ def _instances(folder: Path, split: str | Path | None) -> Path | None:
     others = sorted([*folder.glob("instances_*.json"), *folder.glob("annotations/instances_*.json")])
     if found is None and others:
         splits = few([repr(path.stem.removeprefix("instances_")) for path in others])
-        raise DataError(
-            f"{folder}: COCO files of the splits {splits}; name one of them or give one of the files"
-        )
+        raise DataError(f"{folder}: COCO files of the splits {splits}; name one of them or give one of the files")
     return found

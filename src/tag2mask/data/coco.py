@@ -126,15 +126,11 @@ def _records(data: Any, key: str, fields: Mapping[str, type], path: Path) -> lis
     """Return the list ``data[key]``, each of whose items has the fields with values of their types."""
     items = data.get(key) if isinstance(data, dict) else None
     if not isinstance(items, list):
-        raise DataError(
-            f"{path}: not a COCO instances file (no list {key!r}); a tag table is given as labels"
-        )
+        raise DataError(f"{path}: not a COCO instances file (no list {key!r}); a tag table is given as labels")
     for number, item in enumerate(items):
         for field, kind in fields.items():
             if not isinstance(item, dict) or not isinstance(item.get(field), kind):
-                raise DataError(
-                    f"{path}: item {number} of {key!r} has no valid {field!r}; export the file again"
-                )
+                raise DataError(f"{path}: item {number} of {key!r} has no valid {field!r}; export the file again")
     return items
 
 
@@ -145,9 +141,7 @@ def _drawings(
     objects: defaultdict[int, list[tuple[int, Any]]] = defaultdict(list)
     for number, item in enumerate(annotations):
         if item["category_id"] not in index_of:
-            raise DataError(
-                f"{path}: item {number} of 'annotations' is of no category; export the file again"
-            )
+            raise DataError(f"{path}: item {number} of 'annotations' is of no category; export the file again")
         index = IGNORE if item.get("iscrowd") else index_of[item["category_id"]]
         objects[item["image_id"]].append((index, item.get("segmentation")))
     drawings = {
@@ -155,9 +149,7 @@ def _drawings(
         for photo in photos
     }
     if objects:
-        raise DataError(
-            f"{path}: annotations of {len(objects)} photos that 'images' lacks; export the file again"
-        )
+        raise DataError(f"{path}: annotations of {len(objects)} photos that 'images' lacks; export the file again")
     if len(drawings) < len(photos) or len({photo["id"] for photo in photos}) < len(photos):
         raise DataError(f"{path}: two photos have one id or one file_name; export the file again")
     return drawings

@@ -97,9 +97,7 @@ def read_mask(path: str | Path) -> np.ndarray:
             return _indices_of_colours(np.asarray(image.convert("RGB")), path)
         values = np.array(image)
     if values.ndim != 2 or values.max() > 255:
-        raise DataError(
-            f"{path}: a mask must have one 8-bit class index a pixel; save it as a palette or grey PNG"
-        )
+        raise DataError(f"{path}: a mask must have one 8-bit class index a pixel; save it as a palette or grey PNG")
     return values.astype(np.uint8)
 
 
@@ -129,9 +127,7 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
         unfinished.replace(path)
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(
-            f"{path}: cannot be written ({reason}); free the disk or choose another folder"
-        ) from None
+        raise DataError(f"{path}: cannot be written ({reason}); free the disk or choose another folder") from None
     finally:
         if unfinished.parent.is_dir():
             unfinished.unlink(missing_ok=True)
@@ -169,14 +165,10 @@ def _opened(path: str | Path, formats: tuple[str, ...], what: str = "photo") -> 
         raise
     except Image.DecompressionBombError:
         limit = MAX_PIXELS // 1_000_000
-        raise DataError(
-            f"{path}: more than {limit} million pixels; make a smaller copy of the {what}"
-        ) from None
+        raise DataError(f"{path}: more than {limit} million pixels; make a smaller copy of the {what}") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on corrupt bytes
         reason = _why_unreadable(error, formats)
-        raise DataError(
-            f"{path}: the {what} cannot be read ({reason}); replace the file or remove it"
-        ) from None
+        raise DataError(f"{path}: the {what} cannot be read ({reason}); replace the file or remove it") from None
 
 
 def _why_unreadable(error: Exception, formats: tuple[str, ...]) -> str:
@@ -236,7 +228,5 @@ def _indices_of_colours(rgb: np.ndarray, path: str | Path) -> np.ndarray:
     strange = codes[at] != wanted
     if strange.any():
         colour = tuple(int(value) for value in rgb[strange][0])
-        raise DataError(
-            f"{path}: colour {colour} is not in the VOC palette; save the mask as a palette or grey PNG"
-        )
+        raise DataError(f"{path}: colour {colour} is not in the VOC palette; save the mask as a palette or grey PNG")
     return indices[at]

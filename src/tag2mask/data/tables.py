@@ -168,8 +168,7 @@ def match_photos(entries: Iterable[str], photos: Mapping[str, Path], source: Pat
         hint = nearest(unknown[0], list(full)[:10_000])
         which = few([repr(entry) for entry in unknown])
         raise DataError(
-            f"{source}: no photo for {len(unknown)} of the entries: {which};"
-            f" add the photos or remove the entries{hint}"
+            f"{source}: no photo for {len(unknown)} of the entries: {which}; add the photos or remove the entries{hint}"
         )
     return found
 
@@ -249,9 +248,7 @@ def _csv_rows(path: Path) -> list[tuple[str, list[str]]]:
     _check_columns(header, path)
     for line, row in rows[1:]:
         if len(row) != len(_COLUMNS):
-            raise DataError(
-                f"{path}: line {line} has {len(row)} cells, not 2; quote tags that contain commas"
-            )
+            raise DataError(f"{path}: line {line} has {len(row)} cells, not 2; quote tags that contain commas")
     image, labels = (header.index(name) for name in _COLUMNS)
     split = _tag_splitter([row[labels] for _, row in rows[1:]])
     return [(row[image].strip(), split(row[labels])) for _, row in rows[1:]]
@@ -277,9 +274,7 @@ def _json_rows(path: Path) -> list[tuple[str, list[str]]]:
         _check_columns(list(row), path)
         tags = row["labels"]
         if not isinstance(row["image"], str) or not _is_text_list(tags):
-            raise DataError(
-                f'{path}: the tags of {row["image"]!r} must be a list of names, like ["dog", "person"]'
-            )
+            raise DataError(f'{path}: the tags of {row["image"]!r} must be a list of names, like ["dog", "person"]')
     return [(row["image"].strip(), [tag.strip() for tag in row["labels"]]) for row in data]
 
 

@@ -48,9 +48,7 @@ def load_voc(
     """
     root = voc_root(path)
     if root is None:
-        raise DataError(
-            f"{path}: no JPEGImages here or in VOC2012 below; give the folder that has JPEGImages"
-        )
+        raise DataError(f"{path}: no JPEGImages here or in VOC2012 below; give the folder that has JPEGImages")
     photos = photos_by_name(root / "JPEGImages")
     chosen = None if split is None else _split_names(split, root, photos)
     source, tags_of = _labels(root, labels, photos)
