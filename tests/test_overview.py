@@ -63,9 +63,7 @@ def test_the_picture_shows_photo_and_overlay_side_by_side(tmp_path: Path) -> Non
     first = (overview.MARGIN + overview.SIDE + 0.5 * overview.CELL) * overview.DPI
     second = first + (overview.CELL + overview.GAP) * overview.DPI
     np.testing.assert_allclose(pixels[row, round(first)], 90, atol=1)
-    np.testing.assert_allclose(
-        pixels[row, round(second)], overview.overlay(make_row().photo, mask)[0, 0], atol=1
-    )
+    np.testing.assert_allclose(pixels[row, round(second)], overview.overlay(make_row().photo, mask)[0, 0], atol=1)
 
 
 def test_missing_masks_portraits_and_unknown_classes(tmp_path: Path) -> None:

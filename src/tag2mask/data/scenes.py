@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from tag2mask.data.decode import write_mask
 
 Array: TypeAlias = npt.NDArray[Any]  # float32 where not said otherwise
-Mask: TypeAlias = npt.NDArray[np.uint8]
+Pixels: TypeAlias = npt.NDArray[np.uint8]
 Random: TypeAlias = np.random.Generator
 Shape: TypeAlias = tuple[int, int]
 
@@ -34,8 +34,8 @@ class Scene:
         mask: uint8 H x W; 0 is background, i the class ``CLASSES[i - 1]``.
     """
 
-    photo: npt.NDArray[np.uint8]
-    mask: Mask
+    photo: Pixels
+    mask: Pixels
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -149,10 +149,7 @@ def _arrange(cast: Sequence[int], shape: Shape, rng: Random) -> list[_Spot]:
     shrink = 1.0
     while True:
         for _ in range(20):
-            spots = [
-                _spot(label, portion * shrink, shape, rng)
-                for label, portion in zip(cast, portions, strict=True)
-            ]
+            spots = [_spot(label, portion * shrink, shape, rng) for label, portion in zip(cast, portions, strict=True)]
             if _apart(spots):
                 return sorted(spots, key=lambda spot: -spot.radius)
         shrink *= 0.93
@@ -194,14 +191,15 @@ def _light(rng: Random) -> Array:
     return unit
 
 
-def _paint(photo: Array, mask: Mask, spot: _Spot, light: Array, rng: Random) -> None:
+def _paint(photo: Array, mask: Pixels, spot: _Spot, light: Array, rng: Random) -> None:
     """Draw one object with its shading and its cast shadow over ``photo`` and ``mask``, in place."""
     kind = _KINDS[spot.label - 1]
     reach = 1.35 * spot.radius
     top, left = (max(0, int(centre - reach)) for centre in (spot.row, spot.column))
     window = np.s_[top : int(spot.row + reach) + 1, left : int(spot.column + reach) + 1]
-    rows, columns = np.indices(mask[window].shape, dtype=np.float32)
-    u, v = _object_frame(rows + (top - spot.row), columns + (left - spot.column), spot.radius, kind, rng)
+    offsets = np.indices(mask[window].shape, dtype=np.float32)
+    rows, columns = offsets[0] + (top - spot.row), offsets[1] + (left - spot.column)
+    u, v = _object_frame(rows, columns, spot.radius, kind, rng)
     surface = kind.draw(u, v, rng)
     alpha = np.clip(surface.inside * spot.radius + 0.5, 0, 1)
     _cast_shadow(photo, alpha, (top, left), light, spot.radius, rng)
@@ -210,9 +208,7 @@ def _paint(photo: Array, mask: Mask, spot: _Spot, light: Array, rng: Random) -> 
     mask[window][alpha >= 0.5] = spot.label
 
 
-def _object_frame(
-    rows: Array, columns: Array, radius: float, kind: _Kind, rng: Random
-) -> tuple[Array, Array]:
+def _object_frame(rows: Array, columns: Array, radius: float, kind: _Kind, rng: Random) -> tuple[Array, Array]:
     """Return the object's own coordinates u, v: turned, stretched, mirrored and a little bent."""
     angle = rng.uniform(-kind.tilt, kind.tilt)
     stretch = np.exp(rng.uniform(-0.12, 0.12)) * radius
@@ -243,10 +239,11 @@ def _shade(surface: _Surface, radius: float, light: Array, rng: Random) -> Array
     half = light + np.array([0, 0, 1], np.float32)
     highlight = surface.gloss * np.clip(normal @ (half / np.linalg.norm(half)), 0, None) ** 30
     grain = 1 + 0.1 * _noise(surface.relief.shape, 0.12 * radius, rng)
-    return np.clip(surface.colour * (diffuse * grain)[..., None] + highlight[..., None], 0, 1)
+    lit: Array = surface.colour * (diffuse * grain)[..., None] + highlight[..., None]
+    return lit.clip(0, 1)
 
 
-def _develop(photo: Array, rng: Random) -> npt.NDArray[np.uint8]:
+def _develop(photo: Array, rng: Random) -> Pixels:
     """Return the picture that a camera takes: soft, tinted, vignetted, noisy, 8 bits."""
     rows, columns = (np.linspace(-1, 1, side, dtype=np.float32) for side in photo.shape[:2])
     vignette = 1 - rng.uniform(0, 0.22) * (rows[:, None] ** 2 + columns**2)
@@ -254,7 +251,8 @@ def _develop(photo: Array, rng: Random) -> npt.NDArray[np.uint8]:
     soft = gaussian_filter(photo, (0.6, 0.6, 0))
     exposed = np.clip(soft * vignette[..., None] * tint, 0, 1) ** rng.uniform(0.85, 1.2)
     noisy = exposed + rng.normal(0, rng.uniform(0.005, 0.02), photo.shape)
-    return np.round(np.clip(noisy, 0, 1) * 255).astype(np.uint8)
+    developed: Pixels = np.round(np.clip(noisy, 0, 1) * 255).astype(np.uint8)
+    return developed
 
 
 # --- Small tools of the trade -------------------------------------------------------------------------------
@@ -268,12 +266,14 @@ def _noise(shape: Shape, period: float, rng: Random, *, squeeze: float = 1.0, oc
         grid = (max(2, round(shape[0] * squeeze / step) + 2), max(2, round(shape[1] / step) + 2))
         coarse = Image.fromarray(rng.standard_normal(grid, np.float32))
         total += np.asarray(coarse.resize(shape[::-1], Image.Resampling.BICUBIC)) * 0.6**octave
-    return (total - total.mean()) / max(float(total.std()), 1e-6)
+    unit: Array = (total - total.mean()) / max(float(total.std()), 1e-6)
+    return unit
 
 
 def _step(value: Array, width: float = 0.03) -> Array:
     """Return 0 where ``value`` is negative, 1 where positive, with a soft edge."""
-    return np.clip(value / (2 * width) + 0.5, 0, 1)
+    share: Array = value / (2 * width) + 0.5
+    return share.clip(0, 1)
 
 
 def _rgb(red: float, green: float, blue: float) -> Array:
@@ -282,17 +282,20 @@ def _rgb(red: float, green: float, blue: float) -> Array:
 
 def _mix(under: Array, over: Array, share: Array) -> Array:
     """Return ``under`` covered by ``over`` to the given share, H x W."""
-    return under + share[..., None] * (over - under)
+    mixed: Array = under + share[..., None] * (over - under)
+    return mixed
 
 
 def _pick(colours: Sequence[Array], rng: Random, spread: float = 0.06) -> Array:
     """Return one of the colours, varied a little."""
-    return np.clip(colours[rng.integers(len(colours))] + rng.normal(0, spread, 3), 0, 1).astype(np.float32)
+    colour: Array = colours[int(rng.integers(len(colours)))] + rng.normal(0, spread, 3)
+    return colour.clip(0, 1).astype(np.float32)
 
 
 def _dome(inside: Array, rise: float = 1.0) -> Array:
     """Return the height of a rounded body whose outline lies at ``inside`` = 0."""
-    return rise * np.sqrt(np.clip(1 - (1 - np.clip(inside, 0, 1)) ** 2, 0, None))
+    height: Array = np.sqrt(1 - (1 - inside.clip(0, 1)) ** 2)
+    return rise * height
 
 
 def _ellipse(u: Array, v: Array, centre: tuple[float, float], axes: tuple[float, float]) -> Array:

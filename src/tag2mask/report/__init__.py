@@ -1,1 +1,5 @@
-"""What a run shows: pictures and the report page."""
+"""What a run shows: the overview picture."""
+
+from tag2mask.report.overview import OverviewRow, overlay, save_overview
+
+__all__ = ["OverviewRow", "overlay", "save_overview"]

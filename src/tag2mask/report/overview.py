@@ -97,7 +97,8 @@ def overlay(photo: Pixels, mask: Pixels) -> Pixels:
     colour = voc_palette()[mask].astype(np.float32)
     colour[mask == IGNORE] = _hatching(mask.shape)[mask == IGNORE]
     mixed = np.where(mask[..., None] == 0, grey, 0.25 * grey + 0.75 * colour)
-    return mixed.astype(np.uint8)
+    shown: Pixels = mixed.astype(np.uint8)
+    return shown
 
 
 def _hatching(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -189,9 +190,7 @@ def _show(axes: Axes, row: OverviewRow, column: str) -> None:
         axes.imshow(picture if column == "photo" else overlay(row.photo, picture))
 
 
-def _legend_entries(
-    rows: Sequence[OverviewRow], columns: Sequence[str], classes: Sequence[str]
-) -> list[Patch]:
+def _legend_entries(rows: Sequence[OverviewRow], columns: Sequence[str], classes: Sequence[str]) -> list[Patch]:
     """Return a patch for every class that some mask shows, and one for uncertain pixels."""
     masks = [getattr(row, column) for row in rows for column in columns]
     shown = sorted({int(value) for mask in masks if mask is not None for value in np.unique(mask)} - {0})
