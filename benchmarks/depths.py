@@ -38,12 +38,8 @@ def main() -> None:
     parser.add_argument("--labels")
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--set", action="append", default=[], dest="settings")
-    parser.add_argument(
-        "--classifier", type=Path, help="a run's classifier.safetensors; else a linear head is fitted"
-    )
-    parser.add_argument(
-        "--layers", nargs="+", default=["blocks.3", "blocks.4", "C41", "blocks.5", "blocks.6", "last"]
-    )
+    parser.add_argument("--classifier", type=Path, help="a run's classifier.safetensors; else a linear head is fitted")
+    parser.add_argument("--layers", nargs="+", default=["blocks.3", "blocks.4", "C41", "blocks.5", "blocks.6", "last"])
     parser.add_argument("--thresholds", nargs="+", type=float, default=[0.0], help="in standard deviations")
     parser.add_argument("--no-crf", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -64,16 +60,11 @@ def main() -> None:
 
 
 def build_classifier(args, recipe, data) -> Classifier:
+    stride = recipe.patterns.output_stride
     if args.classifier:
-        weights = Classifier.load(args.classifier).state_dict()
-    backbone = Backbone(
-        recipe.backbone.name, args.layers, output_stride=recipe.patterns.output_stride,
-        weights="random" if args.classifier else recipe.backbone.weights,
-    )  # fmt: skip
+        return Classifier.load(args.classifier, args.layers, stride)
+    backbone = Backbone(recipe.backbone.name, args.layers, output_stride=stride, weights=recipe.backbone.weights)
     classifier = Classifier(backbone, data.classes).eval()
-    if args.classifier:
-        classifier.load_state_dict(weights)
-        return classifier
     size, how = recipe.patterns.size, recipe.classifier
     seen, pooled = pool_features(classifier, data.samples, size=size, workers=recipe.workers, flip=True)
     targets = targets_of((sample.labels for sample in seen), len(data.classes))
@@ -113,17 +104,13 @@ def fit_patterns(args, recipe, data, classifier) -> list[ClassPatterns]:
 
 
 def score(args, recipe, data, classifier, patterns) -> list[dict]:
-    totals: dict[tuple[str, str], np.ndarray] = defaultdict(
-        lambda: np.zeros((len(data.classes) + 1,) * 2, np.int64)
-    )
+    totals: dict[tuple[str, str], np.ndarray] = defaultdict(lambda: np.zeros((len(data.classes) + 1,) * 2, np.int64))
     for matrices in map_ahead(
         lambda job: score_photo(args, recipe, data, *job), jobs(recipe, data, classifier, patterns), 2
     ):
         for key, matrix in matrices.items():
             totals[key] += matrix
-    return [
-        {"features": f, "setting": s, "miou": round(100 * mean_iou(m), 2)} for (f, s), m in totals.items()
-    ]
+    return [{"features": f, "setting": s, "miou": round(100 * mean_iou(m), 2)} for (f, s), m in totals.items()]
 
 
 def jobs(recipe, data, classifier, patterns):
@@ -162,9 +149,7 @@ def score_photo(args, recipe, data, sample, cam, maps) -> dict[tuple[str, str], 
             if len(labels) == 1:
                 crf = recipe.crf
                 start = score_probabilities(scores, threshold=threshold, sharpness=recipe.proxy.sharpness)
-                refined = dense_crf(
-                    photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps
-                )
+                refined = dense_crf(photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps)
                 mask = np.asarray([0, *labels], np.uint8)[refined.argmax(0)]
             add(layer, f"{threshold}, CRF on single", mask)
     return found

@@ -13,6 +13,7 @@ from tag2mask.errors import RecipeError, nearest
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Stride = Literal[8, 16, 32]
 
 
@@ -38,7 +39,9 @@ class ClassifierConfig(_Part):
 
     Attributes:
         train: ``head`` fits the linear layer on pooled features of the frozen backbone; ``all`` fine-tunes.
+        train_from: with ``train: all``, first backbone module to train; those before it stay as loaded.
         size: side of the square training input in pixels.
+        output_stride: of the feature map in training; discovery has its own.
         learning_rate: of the linear layer (Adam).
         backbone_learning_rate: of the backbone, with ``train: all``.
         crop: smallest share of a photo's area in a random crop, with ``train: all``.
@@ -47,15 +50,17 @@ class ClassifierConfig(_Part):
     """
 
     train: Literal["head", "all"] = "head"
+    train_from: str = ""
     size: Positive = 328
+    output_stride: Stride = 16
     epochs: Positive = 200
     batch_size: Positive = 32
     learning_rate: Rate = 1e-2
     backbone_learning_rate: Rate = 1e-4
     weight_decay: Rate = 1e-4
-    crop: float = Field(0.4, gt=0, le=1)
-    colour: float = Field(0.2, ge=0, le=1)
-    holdout: float = Field(0.1, gt=0, lt=1)
+    crop: Share = 0.4
+    colour: Rate = 0.2
+    holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.1
 
 
 class PatternsConfig(_Part):
@@ -90,7 +95,7 @@ class ProxyConfig(_Part):
     threshold: float = 0.0
     conflict: Literal["ignore", "strongest"] = "ignore"
     crf: Literal["none", "single", "all"] = "single"
-    sharpness: float = Field(3.0, gt=0)
+    sharpness: Annotated[float, Field(gt=0)] = 3.0
 
 
 class CrfConfig(_Part):
@@ -133,9 +138,9 @@ class SegmenterConfig(_Part):
     backbone_learning_rate: Rate = 5e-6
     weight_decay: Rate = 0.0
     schedule: Literal["constant", "poly"] = "constant"
-    crop: float = Field(1.0, gt=0, le=1)
+    crop: Share = 1.0
     label_stride: Positive = 1
-    retrain: int = Field(1, ge=0)
+    retrain: Annotated[int, Field(ge=0)] = 1
 
 
 class InferenceConfig(_Part):
@@ -155,7 +160,7 @@ class Recipe(_Part):
 
     name: str = "fast"
     seed: int = 0
-    workers: int = Field(1, ge=0, description="processes that decode photos")
+    workers: Annotated[int, Field(ge=0, description="processes that decode photos")] = 1
     backbone: BackboneConfig = BackboneConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     patterns: PatternsConfig = PatternsConfig()

@@ -116,12 +116,8 @@ def classify(run: Run) -> None:
     """Train the classifier (METHOD 2) and measure its mean average precision on held-out photos."""
     how, seed = run.recipe.classifier, run.recipe.seed
     torch.manual_seed(seed)
-    backbone = Backbone(
-        run.recipe.backbone.name,
-        run.recipe.patterns.layers,
-        output_stride=run.recipe.patterns.output_stride,
-        weights=run.recipe.backbone.weights,
-    )
+    name, weights = run.recipe.backbone.name, run.recipe.backbone.weights
+    backbone = Backbone(name, output_stride=how.output_stride, weights=weights)
     log.info("backbone: %s, weights from %s", backbone.name, backbone.source)
     classifier = Classifier(backbone, run.train.classes).eval().to(run.device)
     fitted, held_out = _hold_out(run)
@@ -151,7 +147,7 @@ def classify(run: Run) -> None:
 def find_patterns(run: Run) -> None:
     """Find the class patterns of the recipe's layers (METHOD 4) and report the evidence for their signs."""
     how = run.recipe.patterns
-    classifier = Classifier.load(run.out / "classifier.safetensors").to(run.device)
+    classifier = Classifier.load(run.out / "classifier.safetensors", how.layers, how.output_stride).to(run.device)
     patterns = [
         ClassPatterns(
             run.recipe.backbone.name, layer, weights=run.recipe.backbone.weights, size=how.size,
@@ -261,7 +257,9 @@ def report(run: Run) -> None:
         proxy, prediction = (read_mask(mask) if mask.exists() else None for mask in masks)
         truth = run.evaluation.truth(sample)
         rows.append(OverviewRow(sample.name, photo, truth, proxy, prediction))
-    save_overview(rows, run.train.classes, run.out / "report" / "overview.png")
+    picture = run.out / "report" / "overview.png"
+    picture.parent.mkdir(exist_ok=True)
+    save_overview(rows, run.train.classes, picture)
 
 
 STAGES: dict[str, Callable[[Run], None]] = {

@@ -100,6 +100,7 @@ def train_classifier(
         return functional.binary_cross_entropy_with_logits(model(images).logits.float(), targets)
 
     photos = TaggedPhotos(samples, len(classifier.classes), how.size, how.crop, how.colour)
+    classifier.backbone.freeze_before(how.train_from)
     groups = _groups(classifier, how.learning_rate, how.backbone_learning_rate)
     fit(
         classifier, photos, loss, torch.optim.AdamW(groups, weight_decay=how.weight_decay),

@@ -69,14 +69,22 @@ class Classifier(nn.Module):
         save_tensors(file, self.state_dict(), "a classifier", about)
 
     @classmethod
-    def load(cls, file: str | Path) -> Classifier:
+    def load(
+        cls, file: str | Path, layers: Sequence[str] | None = None, output_stride: int | None = None
+    ) -> Classifier:
         """Read what `save` wrote, in evaluation mode.
+
+        Args:
+            file: the file.
+            layers: of the backbone to give; None for those that it was saved with.
+            output_stride: of the backbone; None for the one that it was saved with.
 
         Raises:
             WeightsError: the file is missing, corrupt or not of a classifier.
         """
         tensors, about = load_tensors(file, "a classifier")
-        backbone = Backbone(about["backbone"], about["layers"], output_stride=about["output_stride"], weights="random")
+        stride = output_stride or about["output_stride"]
+        backbone = Backbone(about["backbone"], layers or about["layers"], output_stride=stride, weights="random")
         classifier = cls(backbone, about["classes"])
         load_weights(classifier, tensors, str(file))
         return classifier.eval()
