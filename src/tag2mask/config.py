@@ -116,6 +116,7 @@ class SegmenterConfig(_Part):
     """METHOD 6, the segmentation network and its training.
 
     Attributes:
+        backbone: of the segmenter; null for the recipe's own.
         head: ``largefov`` (DeepLab-LargeFOV, METHOD 6) or ``light`` (for any encoder).
         output_stride: of the encoder.
         train_from: first backbone module to train; those before it stay as loaded. Empty: train all.
@@ -128,6 +129,7 @@ class SegmenterConfig(_Part):
         retrain: how many times to train again from scratch on own predictions (paper: 1).
     """
 
+    backbone: BackboneConfig | None = None
     head: Literal["largefov", "light"] = "light"
     output_stride: Stride = 16
     train_from: str = ""

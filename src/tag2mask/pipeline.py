@@ -214,7 +214,7 @@ def estimate_mask(
 
 def segment(run: Run) -> None:
     """Train the segmenter on the proxy masks (METHOD 6)."""
-    _train(run, run.out / "proxy", 0)
+    train_on(run, run.out / "proxy", 0)
 
 
 def retrain(run: Run) -> None:
@@ -226,7 +226,7 @@ def retrain(run: Run) -> None:
         segmenter = Segmenter.load(run.segmenter_after(rounds - 1)).to(run.device)
         readable = [s for s in run.train.samples if (run.out / "proxy" / f"{s.name}.png").exists()]
         predict_masks(segmenter, readable, masks, run.recipe, known_labels=True, strict=run.strict)
-        _train(run, masks, rounds)
+        train_on(run, masks, rounds)
 
 
 def predict(run: Run) -> None:
@@ -385,7 +385,7 @@ def estimate_seconds(run: Run) -> float:
     images = torch.zeros(4, 3, side, side, device=run.device)
     backbone.to(run.device)
     with torch.inference_mode():
-        backbone(images[:1])
+        backbone(images)
         started = time.monotonic()
         backbone(images)
     forward = (time.monotonic() - started) / 4 / side**2
@@ -548,17 +548,17 @@ def write_text(file: Path, text: str) -> None:
     temporary.replace(file)
 
 
-def _train(run: Run, masks: Path, rounds: int) -> None:
+def train_on(run: Run, masks: Path, rounds: int) -> None:
     """Train a segmenter from scratch on the photos that have a mask in ``masks``."""
     how, seed = run.recipe.segmenter, run.recipe.seed + rounds
     samples = [sample for sample in run.train.samples if (masks / f"{sample.name}.png").exists()]
     if not samples:
         raise RunError(f"{masks} holds no masks to train on; run the stages before")
     torch.manual_seed(seed)
+    backbone = how.backbone or run.recipe.backbone
     segmenter = Segmenter(
-        run.recipe.backbone.name, run.train.classes,
-        head=how.head, output_stride=how.output_stride, weights=run.recipe.backbone.weights,
-    )  # fmt: skip
+        backbone.name, run.train.classes, head=how.head, output_stride=how.output_stride, weights=backbone.weights
+    )
     file = run.segmenter_after(rounds)
     checkpoint = run.out / f".{file.stem}.pt"
     train_segmenter(

@@ -1,0 +1,42 @@
+"""The ceiling of a run: its segmenter, sizes and epochs, trained once on the true masks of the same photos.
+
+The only place where true masks train anything; never part of the product.
+
+    python benchmarks/ceiling.py runs/voc --out runs/voc-ceiling
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from tag2mask.data import write_mask
+from tag2mask.pipeline import evaluate, predict, read_metrics, resume_run, train_on
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, help="the run to find the ceiling of")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    taught = resume_run(args.run)
+    recipe = taught.recipe.model_copy(update={"segmenter": taught.recipe.segmenter.model_copy(update={"retrain": 0})})
+    run = replace(taught, out=args.out, recipe=recipe)
+    truth = args.out / "truth"
+    for sample in run.train.samples:
+        mask = run.train.truth(sample)
+        if mask is not None:
+            write_mask(truth / f"{sample.name}.png", mask)
+    if not run.segmenter_file.exists():
+        train_on(run, truth, 0)
+    predict(run)
+    evaluate(run)
+    print(json.dumps(read_metrics(args.out)["prediction"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
