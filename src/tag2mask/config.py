@@ -217,9 +217,9 @@ def recipe_yaml(recipe: Recipe) -> str:
 def _read(name_or_file: str | Path) -> tuple[dict[str, Any], str]:
     name = str(name_or_file)
     if name in recipe_names():
-        text, source = resources.files("tag2mask").joinpath(f"recipes/{name}.yaml").read_text("utf-8"), name
+        text, source = resources.files("tag2mask").joinpath(f"recipes/{name}.yaml").read_bytes(), name
     elif Path(name).is_file():
-        text, source = Path(name).read_text("utf-8"), name
+        text, source = Path(name).read_bytes(), name
     else:
         hint = nearest(name, recipe_names())
         raise RecipeError(f"no recipe or file '{name}'{hint} (recipes: {', '.join(recipe_names())})")
