@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tag2mask.crf.lattice import Floats, build
-from tag2mask.crf.mean_field import mean_field
+from tag2mask.crf import simd
+from tag2mask.crf.lattice import Floats, Lattice, build
+from tag2mask.crf.mean_field import labels_last, mean_field, padded
 from tag2mask.errors import UserError
 
 Compatibility = float | npt.NDArray[np.float32]
 
 FLOOR = 1e-5  # below it a probability says nothing, as in pydensecrf's unary_from_softmax
+CHUNK = 8192  # pixels whose logarithms are taken at once, in the processor's cache
 
 
 def dense_crf(
@@ -27,6 +29,7 @@ def dense_crf(
     gaussian: tuple[float, Compatibility] | None = (3, 3),
     bilateral: tuple[float, float, Compatibility] | None = (80, 13, 10),
     steps: int = 10,
+    tolerance: float = 0.0,
 ) -> Floats:
     r"""Refine label probabilities with the fully connected CRF of Krähenbühl and Koltun (2011).
 
@@ -40,6 +43,7 @@ def dense_crf(
         gaussian: (sigma in pixels, compatibility), or None.
         bilateral: (sigma in pixels, sigma in colour levels of 0 to 255, compatibility), or None.
         steps: mean-field steps.
+        tolerance: stop before when no pixel's largest probability changes by as much in a step; 0: never.
 
     A compatibility is the Potts model's weight or a symmetric matrix C x C of energies :math:`\mu`.
 
@@ -61,29 +65,59 @@ def dense_crf(
     """
     image, probabilities = _checked(image, probabilities)
     labels, height, width = probabilities.shape
-    present = np.flatnonzero(probabilities.reshape(labels, -1).max(axis=1) > FLOOR)
-    logits = np.log(np.maximum(probabilities.reshape(labels, -1)[present], np.float32(FLOOR)))
-    lattices, factors = [], []
-    if gaussian is not None:
-        lattices.append(build(height, width, gaussian[0], image[:, :, :0], 1.0))
-        factors.append(_factor(gaussian[1], labels, present))
-    if bilateral is not None:
-        first = lattices[-1].first + lattices[-1].count if lattices else 1
-        lattices.append(build(height, width, bilateral[0], image, bilateral[1], first))
-        factors.append(_factor(bilateral[2], labels, present))
-    out = np.zeros((labels, height * width), np.float32)
-    out[present] = mean_field(logits, lattices, factors, steps if lattices else 0)
+    flat = probabilities.reshape(labels, -1)
+    present = np.flatnonzero(flat.max(axis=1) > FLOOR)
+    kernels = _kernels(gaussian, bilateral)
+    corners = sum(len(widths) + 1 for widths, _ in kernels)
+    vertices = np.empty((height * width, corners), np.int32)
+    weights = np.empty((height * width, corners), np.float32)
+    lattices: list[Lattice] = []
+    column = 0
+    for widths, _ in kernels:
+        first = lattices[-1].last + 1 if lattices else 1
+        lattices.append(build(image, widths, first, vertices, weights, column))
+        column += len(widths) + 1
+    factors = [_factor(compatibility, labels, present) for _, compatibility in kernels]
+    out = np.zeros_like(flat)
+    mean_field(_unary(flat, present), vertices, weights, lattices, factors, steps, tolerance, out, present)
     return out.reshape(labels, height, width)
 
 
-def _factor(compatibility: Compatibility, labels: int, present: npt.NDArray[np.intp]) -> Floats:
-    """Return what filtered probabilities are multiplied with: Potts weight, or minus the matrix."""
+def _kernels(
+    gaussian: tuple[float, Compatibility] | None, bilateral: tuple[float, float, Compatibility] | None
+) -> list[tuple[tuple[float, ...], Compatibility]]:
+    """Return each kernel's widths, one a dimension, and its compatibility."""
+    kernels: list[tuple[tuple[float, ...], Compatibility]] = []
+    if gaussian is not None:
+        sigma, compatibility = gaussian
+        kernels.append(((sigma,) * 2, compatibility))
+    if bilateral is not None:
+        sigma, sigma_colour, compatibility = bilateral
+        kernels.append(((sigma,) * 2 + (sigma_colour,) * 3, compatibility))
+    return kernels
+
+
+def _unary(probabilities: Floats, present: npt.NDArray[np.int64]) -> Floats:
+    """Return the logarithms of the present labels' probabilities, labels last and padded, flat."""
+    pixels, room = probabilities.shape[1], padded(len(present))
+    out = simd.empty(pixels * room)
+    for start in range(0, pixels, CHUNK):
+        chunk = probabilities[:, start : start + CHUNK][present]
+        np.maximum(chunk, np.float32(FLOOR), out=chunk)
+        np.log(chunk, out=chunk)
+        labels_last(chunk, out[start * room :], room)
+    return out
+
+
+def _factor(compatibility: Compatibility, labels: int, present: npt.NDArray[np.int64]) -> Floats:
+    """Return what filtered probabilities are multiplied with: the Potts weight, or minus the matrix."""
     matrix = np.asarray(compatibility, np.float32)
     if matrix.ndim == 0:
         return matrix.reshape(1)
     if matrix.shape != (labels, labels):
         raise UserError(f"a compatibility is one number or a {labels} x {labels} matrix, not {matrix.shape}")
-    return -np.ascontiguousarray((matrix + matrix.T)[np.ix_(present, present)] / 2)
+    symmetric = np.float32(0.5) * (matrix + matrix.T)
+    return -np.ascontiguousarray(symmetric[np.ix_(present, present)], np.float32)
 
 
 def _checked(image: Any, probabilities: Any) -> tuple[npt.NDArray[np.uint8], Floats]:
