@@ -130,7 +130,7 @@ def leading_eigenpairs(covariance: np.ndarray, count: int) -> tuple[np.ndarray, 
         count: how many; at most D are returned.
     """
     size = len(covariance)
-    if count >= size - 1 or size <= 64:
+    if count >= size - 1 or size <= 64 or not covariance.any():
         values, vectors = eigh(covariance)
     else:
         values, vectors = eigsh(covariance, count, which="LA", v0=np.ones(size))
