@@ -1,5 +1,5 @@
 """A dense CRF that needs no compiler: numba and numpy only."""
 
-from tag2mask.crf.dense import dense_crf, dense_crf_many
+from tag2mask.crf.dense import dense_crf, dense_crf_many, prepare
 
-__all__ = ["dense_crf", "dense_crf_many"]
+__all__ = ["dense_crf", "dense_crf_many", "prepare"]

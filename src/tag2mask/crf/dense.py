@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -12,18 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from tag2mask.crf import simd
-from tag2mask.crf.lattice import Floats, Lattice, build
+from tag2mask.crf.lattice import Bytes, Floats, Integers, Lattice, build
 from tag2mask.crf.mean_field import labels_last, mean_field, padded
 from tag2mask.errors import UserError
 
 Compatibility = float | npt.NDArray[np.float32]
+Widths = tuple[float, ...]
 
 FLOOR = 1e-5  # below it a probability says nothing, as in pydensecrf's unary_from_softmax
-CHUNK = 8192  # pixels whose logarithms are taken at once, in the processor's cache
+SHARED = 2**20  # pixels up to which images of one size share the Gaussian kernel's lattice
+CHUNK = 2048  # pixels whose logarithms are taken at once, in the processor's cache
 
 
 def dense_crf(
-    image: npt.NDArray[np.uint8],
+    image: Bytes,
     probabilities: npt.NDArray[np.float32],
     *,
     gaussian: tuple[float, Compatibility] | None = (3, 3),
@@ -64,20 +70,16 @@ def dense_crf(
         [0, 0, 0, 1, 1, 1]
     """
     image, probabilities = _checked(image, probabilities)
+    kernels = _kernels(gaussian, bilateral)
+    if steps < 0 or not tolerance >= 0:
+        raise UserError(f"steps and tolerance must not be negative: {steps}, {tolerance}")
     labels, height, width = probabilities.shape
     flat = probabilities.reshape(labels, -1)
     present = np.flatnonzero(flat.max(axis=1) > FLOOR)
-    kernels = _kernels(gaussian, bilateral)
-    corners = sum(len(widths) + 1 for widths, _ in kernels)
-    vertices = np.empty((height * width, corners), np.int32)
-    weights = np.empty((height * width, corners), np.float32)
-    lattices: list[Lattice] = []
-    column = 0
-    for widths, _ in kernels:
-        first = lattices[-1].last + 1 if lattices else 1
-        lattices.append(build(image, widths, first, vertices, weights, column))
-        column += len(widths) + 1
+    if len(present) == 0:
+        raise UserError(f"no label's probability is above {FLOOR} anywhere")
     factors = [_factor(compatibility, labels, present) for _, compatibility in kernels]
+    lattices, vertices, weights = _lattices(image, [widths for widths, _ in kernels])
     out = np.zeros_like(flat)
     mean_field(_unary(flat, present), vertices, weights, lattices, factors, steps, tolerance, out, present)
     return out.reshape(labels, height, width)
@@ -85,16 +87,49 @@ def dense_crf(
 
 def _kernels(
     gaussian: tuple[float, Compatibility] | None, bilateral: tuple[float, float, Compatibility] | None
-) -> list[tuple[tuple[float, ...], Compatibility]]:
+) -> list[tuple[Widths, Compatibility]]:
     """Return each kernel's widths, one a dimension, and its compatibility."""
-    kernels: list[tuple[tuple[float, ...], Compatibility]] = []
+    kernels: list[tuple[Widths, Compatibility]] = []
     if gaussian is not None:
         sigma, compatibility = gaussian
         kernels.append(((sigma,) * 2, compatibility))
     if bilateral is not None:
         sigma, sigma_colour, compatibility = bilateral
         kernels.append(((sigma,) * 2 + (sigma_colour,) * 3, compatibility))
+    for widths, compatibility in kernels:
+        if not all(0 < sigma < math.inf for sigma in widths):
+            raise UserError(f"a dense CRF's kernel widths must be positive, finite numbers, not {widths}")
+        if not np.isfinite(compatibility).all():
+            raise UserError("a dense CRF's compatibility must be finite")
     return kernels
+
+
+def _lattices(image: Bytes, kernels: list[Widths]) -> tuple[list[Lattice], Integers, Floats]:
+    """Build the lattices of some kernels; return them and their vertices and weights side by side, N x T."""
+    height, width = image.shape[:2]
+    corners = sum(len(widths) + 1 for widths in kernels)
+    vertices = np.empty((height * width, corners), np.int32)
+    weights = np.empty((height * width, corners), np.float32)
+    lattices: list[Lattice] = []
+    column, first = 0, 1
+    for widths in kernels:
+        if len(widths) == 2 and height * width <= SHARED:
+            lattice, *columns = _gaussian(height, width, widths)
+            vertices[:, :3], weights[:, :3] = columns
+        else:
+            lattice = build(image, widths, first, vertices, weights, column)
+        lattices.append(lattice)
+        column, first = column + len(widths) + 1, lattice.last + 1
+    return lattices, vertices, weights
+
+
+@lru_cache(maxsize=4)
+def _gaussian(height: int, width: int, widths: Widths) -> tuple[Lattice, Integers, Floats]:
+    """Return the lattice of a kernel in position alone, which images of one size share."""
+    vertices = np.empty((height * width, 3), np.int32)
+    weights = np.empty((height * width, 3), np.float32)
+    lattice = build(np.zeros((height, width, 3), np.uint8), widths, 1, vertices, weights, 0)
+    return lattice, vertices, weights
 
 
 def _unary(probabilities: Floats, present: npt.NDArray[np.int64]) -> Floats:
@@ -120,7 +155,7 @@ def _factor(compatibility: Compatibility, labels: int, present: npt.NDArray[np.i
     return -np.ascontiguousarray(symmetric[np.ix_(present, present)], np.float32)
 
 
-def _checked(image: Any, probabilities: Any) -> tuple[npt.NDArray[np.uint8], Floats]:
+def _checked(image: Any, probabilities: Any) -> tuple[Bytes, Floats]:
     """Return both as C-ordered arrays of the right type, or say what is wrong with them."""
     image, probabilities = np.asarray(image), np.asarray(probabilities)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -140,21 +175,46 @@ def _checked(image: Any, probabilities: Any) -> tuple[npt.NDArray[np.uint8], Flo
 
 
 def dense_crf_many(
-    pairs: Iterable[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]], *, workers: int = 1, **options: Any
+    pairs: Iterable[tuple[Bytes, Floats]], *, workers: int | None = None, **options: Any
 ) -> Iterator[Floats]:
-    """Refine many images, one thread an image; yield the results in order.
+    """Refine many images, one thread an image, and yield the results in order.
+
+    One image never splits over threads: they would wait for each other at every step. The compiled code runs
+    outside Python's lock, so threads do as well as processes here, and share the compiled code.
 
     Args:
-        pairs: (image, probabilities) as for `dense_crf`; taken one by one, two per worker at most ahead.
-        workers: threads.
+        pairs: (image, probabilities) as for `dense_crf`; taken from the iterable at most two a worker ahead.
+        workers: threads; one per core if not given.
         options: as for `dense_crf`.
+
+    Example:
+        >>> import numpy as np
+        >>> pairs = ((np.zeros((4, 6, 3), np.uint8), np.full((2, 4, 6), 0.5, np.float32)) for _ in range(3))
+        >>> [refined.shape for refined in dense_crf_many(pairs, workers=2)]
+        [(2, 4, 6), (2, 4, 6), (2, 4, 6)]
     """
-    pairs = iter(pairs)
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Floats]] = deque()
-        for image, probabilities in islice(pairs, 2 * workers):
-            waiting.append(pool.submit(dense_crf, image, probabilities, **options))
-        while waiting:
-            yield waiting.popleft().result()
-            for image, probabilities in islice(pairs, 1):
+    workers = workers or os.cpu_count() or 1
+    source = iter(pairs)
+    waiting: deque[Future[Floats]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        while True:
+            for image, probabilities in islice(source, 2 * workers - len(waiting)):
                 waiting.append(pool.submit(dense_crf, image, probabilities, **options))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def prepare() -> float:
+    """Compile all that `dense_crf` needs, some seconds the first time on a machine; return the seconds taken.
+
+    Numba keeps the compiled code in its cache on disk: from the second process on this only loads it.
+    """
+    start = time.perf_counter()
+    image = np.zeros((3, 5, 3), np.uint8)
+    for labels in (2, 5, 9):  # one vector of 4, one of 8, several
+        dense_crf(image, np.full((labels, 3, 5), 1 / labels, np.float32), steps=1)
+    return time.perf_counter() - start

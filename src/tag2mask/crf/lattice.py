@@ -2,8 +2,8 @@ r"""The permutohedral lattice: Gaussian filtering in many dimensions (Adams, Bae
 
 A pixel with feature vector :math:`f` (position and colour in units of the kernel's widths) lies in one
 simplex of the lattice. Its value is *splatted* onto the ``d + 1`` corners with barycentric weights, the
-corners are *blurred* along each of the ``d + 1`` axes, and the result is *sliced* back with the same weights. The lattice
-is built once per image and used in every mean-field step.
+corners are *blurred* along each of the ``d + 1`` axes, and the result is *sliced* back with the same weights.
+The lattice is built once per image and used in every mean-field step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tag2mask.crf import simd
-from tag2mask.crf.simd import Lanes, jit
+from tag2mask.crf.simd import Lanes, inlined, jit
 from tag2mask.errors import UserError
 
 Bytes = npt.NDArray[np.uint8]
@@ -62,19 +62,34 @@ def build(
     extents = np.array([width - 1, height - 1, 255, 255, 255][: len(widths)]) / np.array(widths)
     scales = _scales(len(widths))
     shifts, origin = _packing(extents, scales)
-    keys, table = _enclose(
-        image.reshape(-1, 3),
-        width,
-        np.array(widths, np.float32),
-        scales.astype(np.float32),
-        shifts,
-        origin,
-        first - 1,
-        vertices,
-        weights,
-        column,
-        simd.LANES[8],
-    )
+    keys, table = np.empty(1 << 15, np.int64), np.zeros(1 << 16, np.int32)
+    edges = np.zeros(keys.size * (len(widths) + 1), np.int32)
+    done, count = 0, np.int64(0)
+    while True:
+        done, count = _enclose(
+            image.reshape(-1, 3),
+            width,
+            np.array(widths, np.float32),
+            scales.astype(np.float32),
+            shifts,
+            origin,
+            first - 1,
+            vertices,
+            weights,
+            column,
+            done,
+            count,
+            keys,
+            table,
+            edges,
+            simd.LANES[8],
+        )
+        if done == height * width:
+            break
+        keys = np.concatenate([keys, np.empty_like(keys)])
+        edges = np.concatenate([edges, np.zeros_like(edges)])
+        table = _larger_table(keys, int(count), 2 * table.size)
+    keys = keys[: count + 1]
     lattice = Lattice(first, _neighbours(keys, table, shifts, first - 1))
     _normalise(lattice, vertices, weights, column)
     return lattice
@@ -182,11 +197,11 @@ def _moves(shifts: Longs) -> Longs:
     return moves
 
 
-@jit
-def _slot(key: np.int64, keys: Longs, table: Integers) -> int:
+@inlined
+def _slot(key: np.int64, keys: Longs, table: Integers) -> np.int64:
     """Return the table's slot where ``key`` is, or the empty one where it belongs."""
     mask = table.size - 1
-    slot = (key * 0x9E3779B97F4A7C1 >> 20) & mask
+    slot = np.int64((key * 0x9E3779B97F4A7C1 >> 20) & mask)
     while table[slot] != 0 and keys[table[slot]] != key:
         slot = (slot + 1) & mask
     return slot
@@ -213,55 +228,48 @@ def _enclose(
     vertices: Integers,
     weights: Floats,
     column: int,
+    begin: int,
+    count: np.int64,
+    keys: Longs,
+    table: Integers,
+    edges: Integers,
     lanes: Lanes,
-) -> tuple[Longs, Integers]:
-    """Find the simplex around each pixel; return the vertices' keys and the hash table."""
+) -> tuple[int, np.int64]:
+    """Find the simplex around each pixel from ``begin`` on, as far as there is room for vertices.
+
+    ``keys`` and the hash ``table`` hold ``count`` vertices and get more; ``edges`` are those walked so far.
+
+    Returns:
+        The next pixel to do, and the number of vertices.
+    """
     d, group, pixels = widths.size, len(lanes), image.shape[0]
     elevated = np.empty((d + 1) * group, np.float32)
     nearest = np.empty((d + 1) * group, np.float32)
     rank = np.empty((d + 1) * group, np.float32)
     by_rank = np.empty(d + 1, np.int64)
-    table = np.zeros(1 << 16, np.int32)
-    keys = np.empty(1 << 15, np.int64)
-    edges = np.zeros((1 << 15) * (d + 1), np.int32)
     moves = _moves(shifts)
     last_key = np.int64(-1)
-    last_vertex = 0
-    edge = 0
-    count = 0
-    for start in range(0, pixels, group):
+    last_vertex = edge = np.int64(0)
+    for start in range(begin, pixels, group):
+        if count + group * (d + 1) >= keys.size:
+            return start, count
         _features(start, min(pixels, start + group), width, image, widths, elevated, group)
         _elevate(elevated, scales, lanes)
         _round(elevated, nearest, rank, lanes)
         for lane in range(min(group, pixels - start)):
             pixel = start + lane
-            key = np.int64(0)
-            for i in range(d + 1):
-                by_rank[d - int(rank[i * group + lane])] = i
-                if i < d:
-                    key += (np.int64(nearest[i * group + lane]) - origin[i]) << shifts[i]
-            # Barycentric weights (p. 10); `elevated` holds the differences to the nearest vertex by now.
-            before = elevated[by_rank[d] * group + lane] - np.float32(1.0)
-            for j in range(d + 1):
-                here = elevated[by_rank[j] * group + lane]
-                weights[pixel, column + j] = here - before
-                before = here
+            key = _first_corner(rank, nearest, lane, group, shifts, origin, by_rank)
+            _barycentric(elevated, lane, group, by_rank, weights, pixel, column)
             # The corners: from each to the next all coordinates grow by 1, and one falls by d + 1. Such an
             # edge, once walked, is remembered: following it is faster than hashing.
-            vertex = last_vertex
-            if key != last_key:
-                vertex = 0
+            vertex = last_vertex if key == last_key else np.int64(0)
             last_key = key
             for j in range(d + 1):
                 if vertex == 0:
-                    if count + 1 == keys.size:
-                        keys = np.append(keys, np.empty_like(keys))
-                        edges = np.append(edges, np.zeros_like(edges))
-                        table = _larger_table(keys, count, 2 * table.size)
                     slot = _slot(key, keys, table)
-                    vertex = table[slot]
+                    vertex = np.int64(table[slot])
                     if vertex == 0:
-                        count += 1
+                        count += np.int64(1)
                         vertex = count
                         keys[vertex] = key
                         table[slot] = vertex
@@ -272,12 +280,39 @@ def _enclose(
                 vertices[pixel, column + j] = vertex + offset
                 axis = by_rank[j]
                 edge = vertex * (d + 1) + axis
-                vertex = edges[edge]
+                vertex = np.int64(edges[edge])
                 key += moves[axis]
-    return keys[: count + 1].copy(), table
+    return pixels, count
 
 
-@jit
+@inlined
+def _first_corner(
+    rank: Floats, nearest: Floats, lane: int, group: int, shifts: Longs, origin: Longs, by_rank: Longs
+) -> np.int64:
+    """Return the key of a pixel's vertex of remainder 0; list the coordinates from the highest rank down."""
+    d = shifts.size
+    key = np.int64(0)
+    for i in range(d):
+        by_rank[d - int(rank[i * group + lane])] = i
+        key += (np.int64(nearest[i * group + lane]) - origin[i]) << shifts[i]
+    by_rank[d - int(rank[d * group + lane])] = d
+    return key
+
+
+@inlined
+def _barycentric(
+    differences: Floats, lane: int, group: int, by_rank: Longs, weights: Floats, pixel: int, column: int
+) -> None:
+    """Write a pixel's barycentric weights (p. 10)."""
+    corners = by_rank.size
+    before = differences[by_rank[corners - 1] * group + lane] - np.float32(1.0)
+    for j in range(corners):
+        here = differences[by_rank[j] * group + lane]
+        weights[pixel, column + j] = here - before
+        before = here
+
+
+@inlined
 def _features(start: int, stop: int, width: int, image: Bytes, widths: Floats, out: Floats, group: int) -> None:
     """Write the features of some pixels, in units of the kernel's widths, one row of ``out`` a dimension."""
     for pixel in range(start, stop):
@@ -288,7 +323,7 @@ def _features(start: int, stop: int, width: int, image: Bytes, widths: Floats, o
             out[k * group + lane] = np.float32(image[pixel, k - 2]) / widths[k]
 
 
-@jit
+@inlined
 def _elevate(features: Floats, scales: Floats, lanes: Lanes) -> None:
     """Bring features into the plane where all coordinates sum to 0 (y = E f, p. 5), in place."""
     group = len(lanes)
@@ -300,7 +335,7 @@ def _elevate(features: Floats, scales: Floats, lanes: Lanes) -> None:
     simd.store(features, 0, partial)
 
 
-@jit
+@inlined
 def _round(elevated: Floats, nearest: Floats, rank: Floats, lanes: Lanes) -> None:
     """Find the nearest vertex of remainder 0 and each coordinate's rank in the difference to it.
 

@@ -50,7 +50,8 @@ def mean_field(
     """Run mean-field steps from the softmax of the unary logits, and write the labels' probabilities.
 
     Args:
-        unary: float32, flat N x padded labels: minus the unary energies, `NEVER` for labels that only pad.
+        unary: float32, flat N x padded labels: minus the unary energies, `NEVER` for labels that only pad;
+            overwritten.
         vertices: int32, N x T, the pixels' rows in the table of values.
         weights: float32, N x T, barycentric weights times the symmetric normalisation.
         lattices: one for each kernel.
@@ -69,19 +70,16 @@ def mean_field(
     source, target = simd.zeros(rows * room), simd.zeros(rows * room)
     row = simd.zeros(room)
     tops = np.zeros(len(vertices), np.float32)
+    change = np.float32(np.inf)
     for step in range(steps + 1):
-        final = step == steps
-        change = _pass(
-            unary, vertices, weights, source, target, row, tops, out, present, step > 0, final, lanes, corners, single
-        )
+        final = step == steps or bool(change < tolerance)
+        change = _pass(unary, vertices, weights, source, target, row, tops, step > 0, final, lanes, corners, single)
         if final:
-            return
+            break
         for lattice, factor in zip(lattices, factors, strict=True):
             blur(target, source, lattice, factor, lanes, room)
         target[:] = 0
-        if change < tolerance:
-            break
-    _pass(unary, vertices, weights, source, target, row, tops, out, present, True, True, lanes, corners, single)
+    _labels_first(unary, room, out, present)
 
 
 @jit
@@ -95,6 +93,15 @@ def labels_last(logits: Floats, out: Floats, room: int) -> None:
 
 
 @jit
+def _labels_first(rows: Floats, room: int, out: Floats, present: Longs) -> None:
+    """Transpose N x ``room``, flat, to the rows ``present`` of ``out``, C' x N."""
+    for start in range(0, out.shape[1], 16):
+        for label in range(present.size):
+            for pixel in range(start, min(start + 16, out.shape[1])):
+                out[present[label], pixel] = rows[pixel * room + label]
+
+
+@jit
 def _pass(
     unary: Floats,
     vertices: Integers,
@@ -103,15 +110,13 @@ def _pass(
     target: Floats,
     row: Floats,
     tops: Floats,
-    out: Floats,
-    present: Longs,
     sliced: bool,
     final: bool,
     lanes: Lanes,
     corners: Lanes,
     single: Lanes,
 ) -> np.float32:
-    """Slice (if ``sliced``), softmax, and splat (or write out if ``final``) pixel by pixel.
+    """Slice (if ``sliced``), softmax, and splat (if ``final``: overwrite ``unary``) pixel by pixel.
 
     The lengths of ``lanes``, ``corners`` and ``single`` are known to the compiler: the SIMD width, T, and
     whether all labels fit in one vector. ``tops`` keeps each pixel's largest probability.
@@ -142,12 +147,11 @@ def _pass(
         top = np.float32(1.0) / simd.total(mass)
         change = max(change, abs(top - tops[pixel]))
         tops[pixel] = top
-        if final:
-            for label in range(present.size):
-                out[present[label], pixel] = row[label] * top
-            continue
         for block in range(0, room, width):
             share = simd.load(row, block, lanes)
+            if final:
+                simd.store(unary, pixel * room + block, simd.scale(top, share))
+                continue
             if len(single) == 1 or simd.any_above(share, np.float32(0.0)):
                 share = simd.scale(top, share)
                 for t in range(len(corners)):

@@ -42,6 +42,12 @@ def jit(function: Function) -> Function:
     return compiled
 
 
+def inlined(function: Function) -> Function:
+    """Compile into the kernels that call it: a call would count references to each array, for each pixel."""
+    compiled: Function = numba.njit(inline="always", error_model="numpy")(function)
+    return compiled
+
+
 def empty(size: int) -> npt.NDArray[np.float32]:
     """Return float32 room that starts on a cache line, so that no vector of it straddles two."""
     room = np.empty(size + 16, np.float32)
