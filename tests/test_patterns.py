@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_moments_of_shards_are_those_of_all(cuts, mean, random):
     edges = [0, *sorted(cuts), 120]
     shards = [
         Moments.of(descriptors[start:end], evidence[:, start:end] - evidence[:, start:end].mean(1, keepdim=True))
-        for start, end in zip(edges, edges[1:], strict=False)
+        for start, end in pairwise(edges)
     ]
     random.shuffle(shards)
     merged = reduce(Moments.merge, shards)

@@ -139,7 +139,7 @@ def resolve_layer(layer: str, name: str, model: nn.Module) -> str:
     """
     if layer in ("C41", "C42", "C43"):
         for family, modules in _ALIASES.items():
-            if re.fullmatch(family, name):
+            if re.fullmatch(family, name.split(".")[0]):
                 layer = modules[int(layer[-1]) - 1]
                 break
         else:
