@@ -297,7 +297,10 @@ def open_run(
 
     Raises:
         RunError: the folder holds another run or something else.
-        DataError: the data cannot be loaded; nothing has then been written.
+        DataError: the data cannot be loaded.
+        WeightsError: the backbone, a layer or the weights cannot be had.
+
+    Whatever is raised, nothing has then been written.
     """
     run = Run(Path(out), source, recipe, strict, given)
     config = run.out / "config.yaml"
@@ -310,6 +313,8 @@ def open_run(
     elif run.out.exists() and (not run.out.is_dir() or any(run.out.iterdir())):
         raise RunError(f"{run.out} is not empty and holds no run; choose another folder")
     _ = run.train, run.evaluation
+    how = run.recipe.patterns
+    Backbone(recipe.backbone.name, how.layers, output_stride=how.output_stride, weights=recipe.backbone.weights)
     write_text(config, yaml.safe_dump(_settings(run), sort_keys=False))
     return run
 
