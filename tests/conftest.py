@@ -24,7 +24,7 @@ COLOURS = {1: (220, 40, 30), 2: (30, 60, 220)}
 RECIPE = """\
 name: tiny
 workers: 0
-backbone: {name: resnet18, weights: random}
+backbone: {name: resnet10t, weights: random}
 classifier: {size: 64, epochs: 40, holdout: 0.25}
 patterns: {size: 96, layers: [C41], components: 5}
 proxy: {crf: none}
@@ -51,7 +51,7 @@ def draw_shapes(labels, height, width, seed):
     return photo, mask
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
 

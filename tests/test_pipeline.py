@@ -1,0 +1,381 @@
+"""The stages and the run folder: whole, resumed, done again; one photo's mask; the Python face."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import tag2mask as t2m
+from tag2mask import pipeline
+from tag2mask.config import CrfConfig, load_recipe
+from tag2mask.data import load, photo_size, read_mask, read_photo
+from tag2mask.errors import DataError, RunError
+from tag2mask.inference import mask_of, predict_probabilities
+from tag2mask.metrics import confusion_matrix, iou
+from tag2mask.networks.deeplab import Segmenter
+from tag2mask.pipeline import STAGES, estimate_mask, open_run, read_metrics, resume_run, run_stages, score_folders
+
+
+def read(file):
+    """Return what a file holds; safetensors' header has no fixed order."""
+    if file.suffix == ".safetensors":
+        return {name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()}
+    return file.read_bytes()
+
+
+def contents(folder):
+    """Return what the files of a run hold, but for metrics.json, which also holds times."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "metrics.json")
+    return {file.relative_to(folder).as_posix(): read(file) for file in files}
+
+
+def assert_same_files(first, second):
+    first, second = contents(first), contents(second)
+    assert sorted(first) == sorted(second)
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def scores(folder):
+    return {name: value for name, value in read_metrics(folder).items() if name != "seconds"}
+
+
+def times(folder):
+    written = [*folder.glob("*.safetensors"), *folder.rglob("*.png")]
+    return {file: file.stat().st_mtime_ns for file in written if "report" not in file.parts}
+
+
+def test_what_a_run_writes(finished_run, shapes_folder):
+    train = (shapes_folder / "train.txt").read_text().split()
+    val = (shapes_folder / "val.txt").read_text().split()
+    for folder, names in (("proxy", train), ("retrain", train), ("predictions", val)):
+        assert sorted(file.stem for file in (finished_run / folder).iterdir()) == sorted(names)
+    stages = ["classifier", "patterns", "segmenter", "segmenter-retrained"]
+    assert sorted(file.stem for file in finished_run.glob("*.safetensors")) == stages
+    assert (finished_run / "report/overview.png").stat().st_size > 1000
+    left_over = [file.name for file in finished_run.rglob(".*")]
+    assert left_over == []
+
+
+def test_what_metrics_json_says(finished_run):
+    said = json.loads((finished_run / "metrics.json").read_text())
+    assert set(said["seconds"]) >= set(STAGES) - {"evaluate"}
+    assert said["classifier"]["images"] == 3
+    assert set(said["patterns"]) == {"disc", "square"}
+    for name, images in (("proxy", 11), ("retrain", 11), ("prediction", 3)):
+        assert set(said[name]["iou"]) == {"background", "disc", "square"}
+        assert said[name]["images"] == images
+        assert said[name]["miou"] == pytest.approx(np.mean(list(said[name]["iou"].values())), abs=0.01)
+    # Far better than background alone (about 28), though its network knows nothing.
+    assert said["proxy"]["miou"] > 40
+
+
+def test_scores_are_those_of_the_masks(finished_run, shapes_folder):
+    for name, folder in (("proxy", "proxy"), ("prediction", "predictions")):
+        matrix = sum(
+            confusion_matrix(read_mask(shapes_folder / f"masks/{file.name}"), read_mask(file), 3)
+            for file in (finished_run / folder).iterdir()
+        )
+        wanted = [round(100 * float(value), 2) for value in iou(matrix)]
+        assert list(read_metrics(finished_run)[name]["iou"].values()) == pytest.approx(wanted, abs=0.01)
+
+
+@pytest.mark.parametrize("folder", ["proxy", "retrain", "predictions"])
+def test_masks_are_palette_pngs_at_the_photos_size(finished_run, shapes_folder, folder):
+    labels = {sample.name: set(sample.labels) for sample in load(shapes_folder).samples}
+    for file in (finished_run / folder).iterdir():
+        with Image.open(file) as image:
+            assert image.mode == "P"
+            assert image.size[::-1] == photo_size(shapes_folder / f"photos/{file.stem}.jpg")
+        known = {0, 1, 2} if folder == "predictions" else {0, *labels[file.stem]}
+        allowed = known | ({255} if folder == "proxy" else set())
+        assert set(np.unique(read_mask(file)).tolist()) <= allowed
+
+
+def test_called_again_it_does_nothing_more(a_run):
+    before, said = times(a_run), scores(a_run)
+    run_stages(resume_run(a_run))
+    assert times(a_run) == before
+    assert scores(a_run) == said
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["segmenter-retrained.safetensors", "retrain", "predictions", "report"],
+        [
+            "patterns.safetensors",
+            "proxy",
+            "segmenter.safetensors",
+            "segmenter-retrained.safetensors",
+            "retrain",
+            "predictions",
+        ],
+        ["proxy/p00.png", "predictions/p04.png"],
+    ],
+    ids=["before retrain", "before discover", "between masks"],
+)
+def test_a_run_that_was_stopped_goes_on_to_the_same_end(finished_run, a_run, lost):
+    for name in lost:
+        if (a_run / name).is_dir():
+            shutil.rmtree(a_run / name)
+        else:
+            (a_run / name).unlink()
+    run_stages(resume_run(a_run))
+    assert_same_files(a_run, finished_run)
+    assert scores(a_run) == scores(finished_run)
+
+
+def test_a_run_killed_in_training_goes_on_to_the_same_end(finished_run, a_run, monkeypatch):
+    from tag2mask import training
+
+    for name in ("segmenter.safetensors", "segmenter-retrained.safetensors"):
+        (a_run / name).unlink()
+    for name in ("retrain", "predictions"):
+        shutil.rmtree(a_run / name)
+    save = training.save_checkpoint
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_checkpoint", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            run_stages(resume_run(a_run))
+    assert (a_run / ".segmenter.pt").exists()
+    assert not (a_run / "segmenter.safetensors").exists()
+    run_stages(resume_run(a_run))
+    assert_same_files(a_run, finished_run)
+
+
+def test_a_stage_done_again_writes_its_own_anew(finished_run, a_run):
+    before = times(a_run)
+    pipeline.redo_stage(resume_run(a_run), "estimate")
+    after = times(a_run)
+    assert {file.parent.name for file in after if after[file] != before[file]} == {"proxy"}
+    assert_same_files(a_run, finished_run)
+
+
+def test_without_retraining_the_first_segmenter_predicts(a_run, recipe_file, tmp_path):
+    source = resume_run(a_run).source
+    recipe = load_recipe(recipe_file, ["segmenter.retrain=0"])
+    run = open_run(tmp_path / "once", source, recipe)
+    for name in ("classifier", "patterns", "segmenter"):
+        shutil.copy(a_run / f"{name}.safetensors", run.out)
+    run_stages(run)
+    assert not (run.out / "retrain").exists()
+    assert read_metrics(run.out)["prediction"]["images"] == 3
+
+
+def test_without_truth_the_scores_are_null(shapes, recipe_file, tmp_path, finished_run):
+    shutil.rmtree(shapes / "masks")
+    run = open_run(tmp_path / "run", pipeline.Source(str(shapes), None, "train", "val"), load_recipe(recipe_file))
+    for name in (
+        "classifier.safetensors",
+        "patterns.safetensors",
+        "segmenter.safetensors",
+        "segmenter-retrained.safetensors",
+    ):
+        shutil.copy(finished_run / name, run.out)
+    said = run_stages(run)
+    assert said["proxy"]["miou"] is None
+    assert said["prediction"]["miou"] is None
+    assert '"miou": null' in (run.out / "metrics.json").read_text()
+
+
+def test_the_plan_names_what_is_left_to_do(a_run):
+    said = pipeline.plan(resume_run(a_run))
+    assert "11 photos of 2 classes" in said
+    assert "evaluation: 3 photos" in said
+    assert "classify" not in said
+    (a_run / "segmenter-retrained.safetensors").unlink()
+    assert "stages: estimate, retrain, predict" in pipeline.plan(resume_run(a_run))
+
+
+def made_recipe(**proxy):
+    recipe = load_recipe("fast")
+    return recipe.model_copy(update={"proxy": recipe.proxy.model_copy(update=proxy)})
+
+
+@pytest.fixture
+def crf_calls(monkeypatch):
+    """Replace the CRF by one that says class 1 (its second) everywhere, and count its calls."""
+    calls = []
+
+    def everywhere(photo, probabilities, **parameters):
+        calls.append((probabilities, parameters))
+        likely = np.zeros_like(probabilities)
+        likely[1] = 1
+        return likely
+
+    monkeypatch.setattr(pipeline, "dense_crf", everywhere)
+    return calls
+
+
+PHOTO = np.zeros((4, 6, 3), np.uint8)
+SCORES = np.stack([np.full((2, 3), value, np.float32) for value in (1.0, -1.0, 2.0)])
+
+
+@pytest.mark.parametrize(
+    ("crf", "labels", "mask", "calls"),
+    [
+        ("none", [1], 1, 0),
+        ("none", [2], 0, 0),
+        ("none", [1, 3], 255, 0),
+        ("single", [1, 3], 255, 0),
+        ("single", [1, 2], 1, 0),
+        ("single", [2], 2, 1),
+        ("all", [2], 2, 1),
+        ("all", [1, 2], 1, 1),
+        ("all", [], 0, 0),
+    ],
+)
+def test_the_crf_refines_the_photos_that_it_is_for(crf_calls, crf, labels, mask, calls):
+    assert (estimate_mask(PHOTO, SCORES, labels, made_recipe(crf=crf)) == mask).all()
+    assert len(crf_calls) == calls
+
+
+def test_conflicts_stay_uncertain_or_are_decided_by_the_crf(crf_calls):
+    assert (estimate_mask(PHOTO, SCORES, [1, 3], made_recipe(crf="all")) == 255).all()
+    assert (estimate_mask(PHOTO, SCORES, [1, 3], made_recipe(crf="all", conflict="strongest")) == 1).all()
+    assert (estimate_mask(PHOTO, SCORES, [1, 3], made_recipe(crf="none", conflict="strongest")) == 3).all()
+
+
+def test_the_crf_gets_the_recipes_parameters(crf_calls):
+    estimate_mask(PHOTO, SCORES, [1], made_recipe(threshold=0.5, sharpness=2.0))
+    probabilities, parameters = crf_calls[0]
+    np.testing.assert_allclose(probabilities[1], 1 / (1 + np.exp(-2 * (1 - 0.5))), rtol=1e-5)
+    assert parameters == {"gaussian": (3, 3), "bilateral": (80, 13, 10), "steps": 10}
+
+
+def test_the_real_crf_follows_the_photo():
+    photo = np.full((40, 40, 3), 60, np.uint8)
+    photo[:, 20:] = 220
+    scores = np.full((2, 40, 40), -0.5, np.float32)
+    scores[:, :, 16:] = 0.5  # four columns too far
+    mask = estimate_mask(photo, scores, [2], load_recipe("fast"))
+    assert ((mask == 2) == (photo[..., 0] == 220)).mean() > 0.98
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    torch.manual_seed(0)
+    return Segmenter("resnet10t", ["a", "b"], weights="random").eval()
+
+
+@pytest.mark.parametrize("size", [(50, 70), (1, 300), (33, 20)])
+def test_probabilities_at_the_photos_own_size(segmenter, size):
+    photo = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    likely = predict_probabilities(segmenter, photo, [32, 64])
+    assert likely.shape == (3, *size)
+    np.testing.assert_allclose(likely.sum(0), 1, rtol=1e-4)
+    single = [predict_probabilities(segmenter, photo, [side]) for side in (32, 64)]
+    np.testing.assert_allclose(likely, np.mean(single, 0), atol=1e-5)
+
+
+def test_known_labels_rule_the_other_classes_out(segmenter):
+    photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    likely = predict_probabilities(segmenter, photo, [64], labels=[2])
+    assert not likely[1].any()
+    np.testing.assert_allclose(likely[[0, 2]].sum(0), 1, rtol=1e-4)
+    assert (predict_probabilities(segmenter, photo, [64], labels=[])[0] == 1).all()
+
+
+def test_the_mask_is_the_most_likely_class_before_and_after_a_crf():
+    likely = np.zeros((4, 5, 6), np.float32)
+    likely[0], likely[3] = 0.3, 0.7
+    photo = np.zeros((5, 6, 3), np.uint8)
+    assert (mask_of(photo, likely, None) == 3).all()
+    assert (mask_of(photo, likely, CrfConfig()) == 3).all()
+    only = np.zeros((2, 5, 6), np.float32)
+    only[1] = 1
+    assert (mask_of(photo, only, CrfConfig()) == 1).all()
+
+
+def test_folders_of_masks_against_each_other(shapes_folder, tmp_path):
+    truth = shapes_folder / "masks"
+    perfect = score_folders(truth, truth)
+    assert perfect == {"miou": 100.0, "iou": {"background": 100.0, "1": 100.0, "2": 100.0}, "images": 14}
+    shutil.copytree(truth, tmp_path / "masks")
+    empty = np.zeros_like(read_mask(truth / "p00.png"))
+    Image.fromarray(empty).save(tmp_path / "masks/p00.png")
+    few = score_folders(tmp_path / "masks", truth, ["p00", "p05"], ["disc", "square"])
+    assert few["images"] == 2
+    assert few["iou"]["disc"] == 0
+    assert few["iou"]["square"] == 100
+    assert few["miou"] == pytest.approx((few["iou"]["background"] + 100) / 3, abs=0.01)
+
+
+def test_the_python_face(finished_run, shapes_folder, recipe_file, a_run):
+    model = t2m.load_segmenter(finished_run)
+    photo = shapes_folder / "photos/p04.jpg"
+    mask = model.predict(photo)
+    np.testing.assert_array_equal(mask, read_mask(finished_run / "predictions/p04.png"))
+    np.testing.assert_array_equal(mask, model.predict(read_photo(photo)))
+    data = t2m.load(shapes_folder, labels="tags.csv")
+    assert len(data) == 14
+    again = t2m.run(shapes_folder, a_run, recipe_file, split="train", eval_split="val")
+    assert again.out == a_run
+    assert again.scores["prediction"] == read_metrics(finished_run)["prediction"]
+
+
+def test_an_image_set_made_in_python_runs(shapes_folder, recipe_file, tmp_path):
+    data = t2m.load(shapes_folder)
+    few = data.with_samples(data.samples[::2])
+    settings = ["segmenter.epochs=1", "segmenter.retrain=0", "classifier.epochs=5"]
+    result = t2m.run(few, tmp_path / "run", recipe_file, settings=settings)
+    assert result.scores["prediction"]["images"] == 7
+    assert result.scores["classifier"]["images"] == 2
+
+
+def test_no_segmenter_yet(a_run, tmp_path):
+    (a_run / "segmenter-retrained.safetensors").unlink()
+    with pytest.raises(RunError, match="no segmenter yet"):
+        t2m.load_segmenter(a_run)
+    with pytest.raises(RunError, match=r"no config.yaml"):
+        t2m.load_segmenter(tmp_path)
+
+
+def test_fine_tuning_all_of_the_classifier(shapes_folder, recipe_file, tmp_path):
+    recipe = load_recipe(recipe_file, ["classifier.train=all", "classifier.epochs=1", "classifier.train_from=C41"])
+    run = open_run(tmp_path / "run", pipeline.Source(str(shapes_folder)), recipe)
+    run_stages(run, "discover")
+    assert sorted(file.name for file in run.out.iterdir()) == [
+        "classifier.safetensors",
+        "config.yaml",
+        "metrics.json",
+        "patterns.safetensors",
+    ]
+
+
+def test_several_layers_and_rounds(shapes_folder, recipe_file, tmp_path):
+    recipe = load_recipe(
+        recipe_file,
+        ["patterns.layers=[C41, layer3.0]", "segmenter.retrain=2", "segmenter.epochs=1", "classifier.epochs=5"],
+    )
+    run = open_run(tmp_path / "run", pipeline.Source(str(shapes_folder), None, "val"), recipe)
+    run_stages(run, "retrain")
+    files = {file.name for file in run.out.glob("*.safetensors")}
+    assert {"patterns.safetensors", "patterns-layer3.0.safetensors"} <= files
+    assert {"segmenter-retrained.safetensors", "segmenter-retrained-2.safetensors"} <= files
+    assert len(list((run.out / "retrain-2").glob("*.png"))) == 3
+
+
+def test_unreadable_photos_are_skipped_in_every_stage(shapes, recipe_file, tmp_path, caplog):
+    broken = shapes / "photos/p03.jpg"
+    broken.write_bytes(broken.read_bytes()[:900])  # the header can be read, the pixels cannot
+    recipe = load_recipe(recipe_file, ["segmenter.epochs=1", "classifier.epochs=5"])
+    run = open_run(tmp_path / "run", pipeline.Source(str(shapes)), recipe)
+    said = run_stages(run)
+    assert "p03.jpg" in caplog.text
+    assert said["proxy"]["images"] == said["prediction"]["images"] == 13
+    assert not (run.out / "proxy/p03.png").exists()
+    strict = open_run(tmp_path / "strict", run.source, recipe, strict=True)
+    with pytest.raises(DataError, match=r"p03\.jpg"):
+        run_stages(strict)

@@ -1,0 +1,246 @@
+"""The training loop: it learns, it resumes exactly, it leaves unreadable photos out."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from tag2mask import training
+from tag2mask.config import ClassifierConfig, SegmenterConfig
+from tag2mask.data import load, write_mask
+from tag2mask.errors import WeightsError
+from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.classifier import Classifier
+from tag2mask.networks.deeplab import Segmenter
+from tag2mask.training import MaskedPhotos, TaggedPhotos, fit, train_classifier, train_segmenter
+
+HOW = SegmenterConfig(
+    size=48, epochs=3, batch_size=4, learning_rate=1e-3, backbone_learning_rate=1e-4, crop=0.5, schedule="poly"
+)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def kill_after(monkeypatch, epochs):
+    save = training.save_checkpoint
+
+    def save_and_die(file, model, optimiser, epoch):
+        save(file, model, optimiser, epoch)
+        if epoch == epochs:
+            raise Killed
+
+    monkeypatch.setattr(training, "save_checkpoint", save_and_die)
+
+
+def trained(data, checkpoint, how=HOW, seed=0, masks=None):
+    torch.manual_seed(3)
+    segmenter = Segmenter("resnet10t", data.classes, weights="random")
+    masks = masks or data.samples[0].mask.parent
+    train_segmenter(segmenter, data.samples, masks, how, seed=seed, workers=0, checkpoint=checkpoint)
+    return segmenter
+
+
+def trained_classifier(data, checkpoint, how):
+    torch.manual_seed(3)
+    classifier = Classifier(Backbone("resnet10t", output_stride=32, weights="random"), data.classes)
+    train_classifier(classifier, data.samples, how, seed=0, workers=0, checkpoint=checkpoint)
+    return classifier
+
+
+def assert_same(first, second):
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+
+
+def losses(caplog):
+    return [float(record.message.split("loss ")[1]) for record in caplog.records if "loss" in record.message]
+
+
+@pytest.fixture(autouse=True)
+def _messages(caplog):
+    caplog.set_level(logging.INFO, "tag2mask")
+
+
+@pytest.fixture(scope="module")
+def data(shapes_folder):
+    return load(shapes_folder)
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    return trained(data, tmp_path_factory.mktemp("unbroken") / "checkpoint.pt")
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_killed_training_ends_as_an_unbroken_one(data, unbroken, tmp_path, monkeypatch, epochs):
+    with monkeypatch.context() as patch:
+        kill_after(patch, epochs)
+        with pytest.raises(Killed):
+            trained(data, tmp_path / "checkpoint.pt")
+    torch.rand(17)  # whatever else has happened since
+    assert_same(trained(data, tmp_path / "checkpoint.pt"), unbroken)
+
+
+def test_a_classifier_killed_and_resumed(data, tmp_path, monkeypatch):
+    how = ClassifierConfig(train="all", size=48, epochs=2, batch_size=8)
+    whole = trained_classifier(data, tmp_path / "unbroken.pt", how)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 1)
+        with pytest.raises(Killed):
+            trained_classifier(data, tmp_path / "checkpoint.pt", how)
+    assert_same(trained_classifier(data, tmp_path / "checkpoint.pt", how), whole)
+
+
+def test_a_finished_training_is_not_done_again(data, unbroken, tmp_path, caplog):
+    trained(data, tmp_path / "checkpoint.pt")
+    caplog.clear()
+    assert_same(trained(data, tmp_path / "checkpoint.pt"), unbroken)
+    assert losses(caplog) == []
+
+
+def test_seed_and_nothing_else_decides(data, unbroken, tmp_path):
+    torch.rand(5)
+    assert_same(trained(data, tmp_path / "same.pt"), unbroken)
+    other = trained(data, tmp_path / "other.pt", seed=1)
+    assert not torch.equal(other.head.classify.weight, unbroken.head.classify.weight)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_corrupt_or_foreign_checkpoint(data, tmp_path, content):
+    file = tmp_path / "checkpoint.pt"
+    if content is None:
+        torch.save({"model": {"a": torch.zeros(1)}, "optimiser": {}, "epoch": 1}, file)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(WeightsError, match="corrupt or of another training") as error:
+        trained(data, file)
+    assert "\n" not in str(error.value)
+    assert str(file) in str(error.value)
+
+
+def test_a_segmenter_learns(data, tmp_path, caplog):
+    how = HOW.model_copy(update={"size": 64, "epochs": 8, "crop": 1.0, "backbone_learning_rate": 1e-3})
+    segmenter = trained(data, tmp_path / "checkpoint.pt", how)
+    seen = losses(caplog)
+    assert len(seen) == 8
+    assert seen[0] == pytest.approx(math.log(3), abs=0.6)
+    assert seen[-1] < 0.5 * seen[0]
+    assert not segmenter.training
+
+
+def test_a_classifier_learns(data, tmp_path, caplog):
+    how = ClassifierConfig(
+        train="all", size=64, epochs=8, batch_size=5, learning_rate=1e-2, backbone_learning_rate=1e-3, crop=1, colour=0
+    )
+    single = data.with_samples(tuple(sample for sample in data.samples if len(sample.labels) == 1))
+    classifier = trained_classifier(single, tmp_path / "checkpoint.pt", how)
+    seen = losses(caplog)
+    assert seen[-1] < 0.5 * seen[0]
+    photos = TaggedPhotos(single.samples, 2, 64, 1.0, 0.0)
+    with torch.no_grad():
+        logits = classifier(torch.stack([photos[index][1][0] for index in range(len(photos))])).logits
+    assert (logits.argmax(1) + 1).tolist() == [sample.labels[0] for sample in single.samples]
+
+
+def test_frozen_modules_do_not_change(data, tmp_path):
+    torch.manual_seed(3)
+    before = Segmenter("resnet10t", data.classes, weights="random").backbone.model
+    how = HOW.model_copy(update={"epochs": 1, "train_from": "C41"})
+    after = trained(data, tmp_path / "checkpoint.pt", how).backbone.model
+    assert torch.equal(before.layer3[0].conv1.weight, after.layer3[0].conv1.weight)
+    assert torch.equal(before.layer1[0].conv1.weight, after.layer1[0].conv1.weight)
+    assert not torch.equal(before.layer4[0].conv1.weight, after.layer4[0].conv1.weight)
+
+
+def test_an_unreadable_photo_is_reported_and_skipped(shapes, tmp_path, caplog):
+    data = load(shapes)
+    broken = data.samples[5].image
+    broken.write_bytes(broken.read_bytes()[:700])
+    how = HOW.model_copy(update={"epochs": 1})
+    segmenter = trained(data, tmp_path / "checkpoint.pt", how)
+    said = [record.message for record in caplog.records if "skipped" in record.message]
+    assert len(said) == 1
+    assert str(broken) in said[0]
+    assert all(torch.isfinite(tensor).all() for tensor in segmenter.state_dict().values())
+
+
+def test_a_mask_of_another_size_is_reported_and_skipped(shapes, tmp_path, caplog):
+    data = load(shapes)
+    write_mask(data.samples[2].mask, np.zeros((10, 20), np.uint8))
+    trained(data, tmp_path / "checkpoint.pt", HOW.model_copy(update={"epochs": 1}))
+    said = [record.message for record in caplog.records if "skipped" in record.message]
+    assert len(said) == 1
+    assert "p02.png: the mask is 20 x 10" in said[0]
+
+
+@pytest.mark.parametrize("crop", [0.3, 1.0])
+def test_photo_and_mask_are_augmented_alike(data, crop):
+    """The objects are saturated on grey, so that colour tells where the mask must be."""
+    torch.manual_seed(0)
+    photos = MaskedPhotos(data.samples, data.samples[0].mask.parent, 64, crop)
+    for index in range(len(photos)):
+        photo, mask = photos[index][1]
+        assert photo.shape == (3, 64, 64)
+        assert mask.shape == (64, 64)
+        assert set(mask.unique().tolist()) <= {0, *data.samples[index].labels}
+        red, _, blue = photo.float()
+        coloured = (red - blue).abs() > 90
+        assert ((mask > 0) == coloured).float().mean() > 0.95
+
+
+def test_uncertain_pixels_teach_nothing(data, tmp_path):
+    """Masks that are all 255 leave the network as it was."""
+    few = data.with_samples(data.samples[:4])
+    for sample in few.samples:
+        size = data.truth(sample).shape
+        write_mask(tmp_path / f"masks/{sample.name}.png", np.full(size, 255, np.uint8))
+    how = HOW.model_copy(update={"epochs": 1})
+    torch.manual_seed(3)
+    before = Segmenter("resnet10t", data.classes, weights="random")
+    assert_same(trained(few, tmp_path / "checkpoint.pt", how, masks=tmp_path / "masks"), before)
+
+
+class Numbers(Dataset):
+    """Batches that can be told apart."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return index, (torch.full((1,), float(index)), torch.zeros(1))
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("constant", 1.0), ("poly", (1 - 5 / 6) ** 0.9)])
+def test_every_item_is_seen_once_an_epoch_at_the_rate_of_the_schedule(tmp_path, schedule, last):
+    model = nn.Linear(1, 1)
+    groups = [{"params": [model.weight], "lr": 0.1}, {"params": [model.bias], "lr": 0.02}]
+    optimiser = torch.optim.AdamW(groups)
+    seen, rates = [], []
+
+    def loss(trained, images, targets):
+        seen.append(images.flatten().tolist())
+        rates.append([group["lr"] for group in optimiser.param_groups])
+        return functional.mse_loss(trained(images), targets)
+
+    fit(
+        model, Numbers(5), loss, optimiser, epochs=2, batch_size=2, schedule=schedule, seed=0, workers=0,
+        checkpoint=tmp_path / "checkpoint.pt", label="numbers",
+    )  # fmt: skip
+    assert [len(batch) for batch in seen] == [2, 2, 1] * 2
+    epochs = [[item for batch in batches for item in batch] for batches in (seen[:3], seen[3:])]
+    assert [sorted(epoch) for epoch in epochs] == [[0, 1, 2, 3, 4]] * 2
+    assert epochs[0] != epochs[1]
+    assert rates[0] == pytest.approx([0.1, 0.02])
+    assert rates[-1] == pytest.approx([0.1 * last, 0.02 * last])
