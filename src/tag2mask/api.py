@@ -11,20 +11,19 @@ from pathlib import Path
 
 from tag2mask.config import Recipe, apply_setting, load_recipe, parse_recipe
 from tag2mask.data import ImageSet, Sample, load, photos_in
+from tag2mask.data.files import write_text
 from tag2mask.errors import DataError, RunError
+from tag2mask.inference import predict_masks
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.pipeline import (
-    Scores,
     Source,
     open_run,
-    predict_masks,
     read_metrics,
     resume_run,
     run_stages,
-    score_folders,
-    write_text,
 )
 from tag2mask.pipeline import evaluate as evaluate_run
+from tag2mask.scoring import Scores, score_folders
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from tag2mask.config import CrfConfig
+from tag2mask.config import CrfConfig, Recipe
 from tag2mask.crf import dense_crf
-from tag2mask.data import Sample, read_photo
-from tag2mask.data.loading import keep_readable
+from tag2mask.data import Sample, read_photo, write_mask
+from tag2mask.data.loading import keep_readable, map_ahead
 from tag2mask.errors import DataError
 from tag2mask.networks.deeplab import Segmenter
+from tag2mask.progress import track
 
 PRESENT = 0.05
 """A class whose probability reaches this nowhere in a photo does not enter the photo's CRF."""
@@ -99,6 +102,52 @@ def read_ahead(
     loader = DataLoader(WholePhotos(samples), batch_size=None, num_workers=workers, collate_fn=lambda item: item)
     for index, photo in keep_readable(loader, strict):
         yield samples[index], photo
+
+
+def predict_masks(
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    folder: Path,
+    recipe: Recipe,
+    *,
+    known_labels: bool = False,
+    strict: bool = False,
+) -> int:
+    """Write a palette PNG for every photo that has none yet and return how many there now are.
+
+    Args:
+        segmenter: in evaluation mode, on its device.
+        samples: the photos.
+        folder: where to.
+        recipe: its ``inference`` and ``crf`` are used.
+        known_labels: rule out classes that a photo's image-level labels do not name.
+        strict: raise for an unreadable photo instead of skipping it.
+    """
+    crf = recipe.crf if recipe.inference.crf else None
+
+    def write(job: tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]) -> None:
+        sample, photo, probabilities = job
+        write_mask(folder / f"{sample.name}.png", mask_of(photo, probabilities, crf))
+
+    def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]]:
+        for sample, photo in read_ahead(todo, recipe.workers, strict):
+            labels = sample.labels if known_labels else None
+            yield sample, photo, predict_probabilities(segmenter, photo, recipe.inference.scales, labels)
+
+    todo = without_mask(samples, folder)
+    for _ in track(map_ahead(write, jobs(), threads()), len(todo), f"masks to {folder.name}"):
+        pass
+    return len(samples) - len(without_mask(samples, folder))
+
+
+def without_mask(samples: Sequence[Sample], folder: Path) -> list[Sample]:
+    """Return the photos that have no mask in ``folder`` yet."""
+    return [sample for sample in samples if not (folder / f"{sample.name}.png").exists()]
+
+
+def threads() -> int:
+    """Return how many photos to finish at once, each in one thread."""
+    return max(1, min(8, os.cpu_count() or 1))
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

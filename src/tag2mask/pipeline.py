@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,20 +26,21 @@ from torch import Tensor
 from tag2mask.config import Recipe, parse_recipe
 from tag2mask.crf import dense_crf
 from tag2mask.data import ImageSet, Sample, check_trainable, load, read_mask, read_photo, summary, write_mask
+from tag2mask.data.files import write_text
 from tag2mask.data.loading import map_ahead, photo_batches
 from tag2mask.errors import DataError, RunError
-from tag2mask.inference import mask_of, predict_probabilities, read_ahead
-from tag2mask.metrics import average_precision, confusion_matrix, iou, mean_iou
+from tag2mask.inference import mask_of, predict_masks, predict_probabilities, read_ahead, threads, without_mask
+from tag2mask.metrics import average_precision
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier, fit_head, pool_features, targets_of
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.progress import duration, track
 from tag2mask.proxy import assign, resize_scores, score_probabilities
+from tag2mask.scoring import Scores, rounded, score_set
 from tag2mask.training import train_classifier, train_segmenter
 
 log = logging.getLogger("tag2mask")
-Scores = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ def estimate(run: Run) -> None:
             for (sample, photo), scores in zip(chunk, patterns.score(squares).cpu().numpy(), strict=True):
                 yield sample, photo, scores
 
-    todo = _without_mask(run.train.samples, run.out / "proxy")
-    for _ in track(map_ahead(write, jobs(), _threads()), len(todo), "proxy masks"):
+    todo = without_mask(run.train.samples, run.out / "proxy")
+    for _ in track(map_ahead(write, jobs(), threads()), len(todo), "proxy masks"):
         pass
 
 
@@ -394,7 +394,7 @@ def estimate_seconds(run: Run) -> float:
         started = time.monotonic()
         backbone(images)
     forward = (time.monotonic() - started) / 4 / side**2
-    read, crf = 0.01, 0.15 / _threads()
+    read, crf = 0.01, 0.15 / threads()
     passes = 2 if recipe.classifier.train == "head" else 3 * recipe.classifier.epochs
     training = recipe.segmenter.epochs * train * (3 * forward * recipe.segmenter.size**2 + read)
     seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * recipe.inference.crf
@@ -408,42 +408,6 @@ def estimate_seconds(run: Run) -> float:
         "evaluate": 0.02 * (2 * train + test),
     }
     return sum(cost for stage, cost in costs.items() if not is_done(run, stage))
-
-
-def predict_masks(
-    segmenter: Segmenter,
-    samples: Sequence[Sample],
-    folder: Path,
-    recipe: Recipe,
-    *,
-    known_labels: bool = False,
-    strict: bool = False,
-) -> int:
-    """Write a palette PNG for every photo that has none yet and return how many there now are.
-
-    Args:
-        segmenter: in evaluation mode, on its device.
-        samples: the photos.
-        folder: where to.
-        recipe: its ``inference`` and ``crf`` are used.
-        known_labels: rule out classes that a photo's image-level labels do not name.
-        strict: raise for an unreadable photo instead of skipping it.
-    """
-    crf = recipe.crf if recipe.inference.crf else None
-
-    def write(job: tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]) -> None:
-        sample, photo, probabilities = job
-        write_mask(folder / f"{sample.name}.png", mask_of(photo, probabilities, crf))
-
-    def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]]:
-        for sample, photo in read_ahead(todo, recipe.workers, strict):
-            labels = sample.labels if known_labels else None
-            yield sample, photo, predict_probabilities(segmenter, photo, recipe.inference.scales, labels)
-
-    todo = _without_mask(samples, folder)
-    for _ in track(map_ahead(write, jobs(), _threads()), len(todo), f"masks to {folder.name}"):
-        pass
-    return len(samples) - len(_without_mask(samples, folder))
 
 
 @dataclass
@@ -480,77 +444,10 @@ def load_segmenter(run: str | Path) -> TrainedSegmenter:
     return TrainedSegmenter(Segmenter.load(opened.segmenter_file).to(opened.device), opened.recipe)
 
 
-def score_set(data: ImageSet, masks: Path) -> Scores:
-    """Score a folder of masks against the truth of an image set (METHOD 8).
-
-    Returns:
-        ``miou`` in percent, ``iou`` per class in percent, ``images`` scored; None where there is no truth.
-
-    Raises:
-        DataError: a mask has another size than the truth or a class beyond the set's.
-    """
-    pairs = ((sample, masks / f"{sample.name}.png") for sample in data.samples)
-    matrix, images = np.zeros((len(data.classes) + 1,) * 2, np.int64), 0
-    for sample, file in pairs:
-        truth = data.truth(sample)
-        if truth is not None and file.exists():
-            matrix += _compare(truth, file, len(matrix))
-            images += 1
-    return _scores(matrix, ("background", *data.classes), images)
-
-
-def score_folders(
-    masks: str | Path,
-    truth: str | Path,
-    names: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-) -> Scores:
-    """Score every mask of one folder against the mask of the same name in another.
-
-    Args:
-        masks: folder of predicted masks.
-        truth: folder of true masks.
-        names: which ones, without suffix; None takes all true masks.
-        classes: names of the foreground classes; else they are called by their numbers.
-
-    Raises:
-        DataError: a folder or mask is missing, or sizes differ.
-    """
-    masks, truth = Path(masks), Path(truth)
-    for folder in (masks, truth):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder of masks; check the path")
-    names = names or sorted(str(f.relative_to(truth).with_suffix("")) for f in truth.rglob("*.png"))
-    if not names:
-        raise DataError(f"{truth}: there is no PNG in it; give the folder of the true masks")
-    missing = [name for name in names if not (masks / f"{name}.png").exists()]
-    if missing:
-        raise DataError(
-            f"{masks}: {len(missing)} of {len(names)} masks are missing, the first is {missing[0]}.png; "
-            "predict them, or give their list with --split"
-        )
-    count = 1 + (len(classes) if classes else 254)
-    matrix = np.zeros((count, count), np.int64)
-    for name in names:
-        matrix += _compare(read_mask(truth / f"{name}.png"), masks / f"{name}.png", count)
-    if not classes:
-        used = 1 + int(np.flatnonzero(matrix.any(0) | matrix.any(1)).max(initial=0))
-        matrix, classes = matrix[:used, :used], [str(index) for index in range(1, used)]
-    return _scores(matrix, ("background", *classes), len(names))
-
-
 def read_metrics(out: Path) -> Scores:
     """Return what metrics.json of a run folder holds; empty where there is none yet."""
     file = out / "metrics.json"
     return cast(Scores, json.loads(file.read_text("utf-8"))) if file.exists() else {}
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a text file so that it is whole or not there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(file)
 
 
 def train_on(run: Run, masks: Path, rounds: int) -> None:
@@ -595,26 +492,8 @@ def _precision(run: Run, classifier: Classifier, samples: Sequence[Sample]) -> S
     truth, scores = targets_of(labels, len(classifier.classes)).bool().numpy(), torch.cat(rows).numpy()
     precision = [100 * average_precision(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
     mean = float(np.nanmean(precision)) if np.isfinite(precision).any() else float("nan")
-    per_class = dict(zip(classifier.classes, map(_rounded, precision), strict=True))
-    return {"map": _rounded(mean), "ap": per_class, "images": len(labels)}
-
-
-def _compare(truth: NDArray[np.uint8], file: Path, classes: int) -> NDArray[np.int64]:
-    try:
-        return confusion_matrix(truth, read_mask(file), classes)
-    except ValueError as error:
-        raise DataError(f"{file}: {error}; make the mask again or give the right truth") from None
-
-
-def _scores(matrix: NDArray[np.int64], classes: Sequence[str], images: int) -> Scores:
-    if not images:
-        return {"miou": None, "iou": None, "images": 0}
-    values = dict(zip(classes, (_rounded(100 * value) for value in iou(matrix)), strict=True))
-    return {"miou": _rounded(100 * mean_iou(matrix)), "iou": values, "images": images}
-
-
-def _rounded(value: float) -> float | None:
-    return round(float(value), 2) if np.isfinite(value) else None
+    per_class = dict(zip(classifier.classes, map(rounded, precision), strict=True))
+    return {"map": rounded(mean), "ap": per_class, "images": len(labels)}
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -631,10 +510,6 @@ def _differences(mine: Any, theirs: Any, key: str = "") -> Iterator[tuple[str, A
         yield key, mine, theirs
 
 
-def _without_mask(samples: Sequence[Sample], folder: Path) -> list[Sample]:
-    return [sample for sample in samples if not (folder / f"{sample.name}.png").exists()]
-
-
 def _square(photo: NDArray[np.uint8], size: int) -> Tensor:
     resized = Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy())
@@ -644,7 +519,3 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
-
-
-def _threads() -> int:
-    return max(1, min(8, os.cpu_count() or 1))

@@ -1,0 +1,94 @@
+"""Scores of folders of mask files (METHOD 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tag2mask.data import ImageSet, read_mask
+from tag2mask.errors import DataError
+from tag2mask.metrics import confusion_matrix, iou, mean_iou
+
+Scores = dict[str, Any]
+
+
+def score_set(data: ImageSet, masks: Path) -> Scores:
+    """Score a folder of masks against the truth of an image set (METHOD 8).
+
+    Returns:
+        ``miou`` in percent, ``iou`` per class in percent, ``images`` scored; None where there is no truth.
+
+    Raises:
+        DataError: a mask has another size than the truth or a class beyond the set's.
+    """
+    pairs = ((sample, masks / f"{sample.name}.png") for sample in data.samples)
+    matrix, images = np.zeros((len(data.classes) + 1,) * 2, np.int64), 0
+    for sample, file in pairs:
+        truth = data.truth(sample)
+        if truth is not None and file.exists():
+            matrix += _compare(truth, file, len(matrix))
+            images += 1
+    return _scores(matrix, ("background", *data.classes), images)
+
+
+def score_folders(
+    masks: str | Path,
+    truth: str | Path,
+    names: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Scores:
+    """Score every mask of one folder against the mask of the same name in another.
+
+    Args:
+        masks: folder of predicted masks.
+        truth: folder of true masks.
+        names: which ones, without suffix; None takes all true masks.
+        classes: names of the foreground classes; else they are called by their numbers.
+
+    Raises:
+        DataError: a folder or mask is missing, or sizes differ.
+    """
+    masks, truth = Path(masks), Path(truth)
+    for folder in (masks, truth):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder of masks; check the path")
+    names = names or sorted(str(f.relative_to(truth).with_suffix("")) for f in truth.rglob("*.png"))
+    if not names:
+        raise DataError(f"{truth}: there is no PNG in it; give the folder of the true masks")
+    missing = [name for name in names if not (masks / f"{name}.png").exists()]
+    if missing:
+        raise DataError(
+            f"{masks}: {len(missing)} of {len(names)} masks are missing, the first is {missing[0]}.png; "
+            "predict them, or give their list with --split"
+        )
+    count = 1 + (len(classes) if classes else 254)
+    matrix = np.zeros((count, count), np.int64)
+    for name in names:
+        matrix += _compare(read_mask(truth / f"{name}.png"), masks / f"{name}.png", count)
+    if not classes:
+        used = 1 + int(np.flatnonzero(matrix.any(0) | matrix.any(1)).max(initial=0))
+        matrix, classes = matrix[:used, :used], [str(index) for index in range(1, used)]
+    return _scores(matrix, ("background", *classes), len(names))
+
+
+def _compare(truth: NDArray[np.uint8], file: Path, classes: int) -> NDArray[np.int64]:
+    try:
+        return confusion_matrix(truth, read_mask(file), classes)
+    except ValueError as error:
+        raise DataError(f"{file}: {error}; make the mask again or give the right truth") from None
+
+
+def _scores(matrix: NDArray[np.int64], classes: Sequence[str], images: int) -> Scores:
+    if not images:
+        return {"miou": None, "iou": None, "images": 0}
+    values = dict(zip(classes, (rounded(100 * value) for value in iou(matrix)), strict=True))
+    return {"miou": rounded(100 * mean_iou(matrix)), "iou": values, "images": images}
+
+
+def rounded(value: float) -> float | None:
+    """Return a percentage to two places; None where it is not known."""
+    return round(float(value), 2) if np.isfinite(value) else None
