@@ -24,7 +24,7 @@ from tag2mask.data import load, read_photo
 from tag2mask.data.loading import map_ahead, photo_batches
 from tag2mask.metrics import confusion_matrix, mean_iou
 from tag2mask.networks.backbones import LAST, Backbone
-from tag2mask.networks.classifier import Classifier, fit_head, pool_features, targets_of
+from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.proxy import assign, resize_scores, score_probabilities
 
@@ -65,17 +65,11 @@ def build_classifier(args, recipe, data) -> Classifier:
         return Classifier.load(args.classifier, args.layers, stride)
     backbone = Backbone(recipe.backbone.name, args.layers, output_stride=stride, weights=recipe.backbone.weights)
     classifier = Classifier(backbone, data.classes).eval()
-    size, how = recipe.patterns.size, recipe.classifier
-    seen, pooled = pool_features(classifier, data.samples, size=size, workers=recipe.workers, flip=True)
-    targets = targets_of((sample.labels for sample in seen), len(data.classes))
-    fit_head(
-        classifier,
-        pooled,
-        targets,
-        steps=how.epochs,
-        learning_rate=how.learning_rate,
-        weight_decay=how.weight_decay,
-    )
+    how = recipe.classifier
+    train_head(
+        classifier, data.samples, size=how.size, steps=how.epochs, learning_rate=how.learning_rate,
+        weight_decay=how.weight_decay, workers=recipe.workers,
+    )  # fmt: skip
     return classifier
 
 

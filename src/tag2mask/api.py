@@ -84,6 +84,7 @@ def predict_photos(
     split: str | None = None,
     rounds: int | None = None,
     settings: Sequence[str] | None = None,
+    resume: bool = False,
     strict: bool = False,
 ) -> tuple[int, int]:
     """Segment photos with the segmenter of a run; return how many masks there are and of how many photos.
@@ -95,6 +96,7 @@ def predict_photos(
         split: list of photos.
         rounds: use the segmenter after so many retrainings; None for the last.
         settings: ``key=value`` changes, such as ``inference.crf=false``.
+        resume: keep the masks that are in ``out`` already.
         strict: an unreadable photo is an error.
     """
     opened = resume_run(run)
@@ -104,7 +106,7 @@ def predict_photos(
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
     recipe = _changed(opened.recipe, settings)
     segmenter = Segmenter.load(file).to(opened.device)
-    return predict_masks(segmenter, samples, Path(out), recipe, strict=strict), len(samples)
+    return predict_masks(segmenter, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
 
 
 def evaluate(

@@ -81,6 +81,7 @@ def predict(
     split: Annotated[str | None, typer.Option(help="List of photos, by name or file.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Use the segmenter after so many retrainings.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change an inference parameter.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the masks that are in --out already.")] = False,
     strict: Strict = False,
 ) -> None:
     """Segment photos with the segmenter of a run.
@@ -89,7 +90,9 @@ def predict(
     """
     from tag2mask.api import predict_photos
 
-    count, total = predict_photos(run, photos, out, split=split, rounds=rounds, settings=settings, strict=strict)
+    count, total = predict_photos(
+        run, photos, out, split=split, rounds=rounds, settings=settings, resume=resume, strict=strict
+    )
     typer.echo(f"{count} of {total} masks are in {out}")
 
 
@@ -147,7 +150,10 @@ _stage("report", "Draw the overview.")
 def main() -> None:
     """Run the command line; whatever the user can mend ends in one line and exit code 2."""
     logging.captureWarnings(True)
-    handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S")
+    handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
+    if not sys.stderr.isatty():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     logging.getLogger("tag2mask").setLevel(logging.INFO)
     logging.getLogger("tag2mask").addHandler(handler)
     try:

@@ -111,6 +111,7 @@ def predict_masks(
     recipe: Recipe,
     *,
     known_labels: bool = False,
+    again: bool = False,
     strict: bool = False,
 ) -> int:
     """Write a palette PNG for every photo that has none yet and return how many there now are.
@@ -121,6 +122,7 @@ def predict_masks(
         folder: where to.
         recipe: its ``inference`` and ``crf`` are used.
         known_labels: rule out classes that a photo's image-level labels do not name.
+        again: write those that are there too.
         strict: raise for an unreadable photo instead of skipping it.
     """
     crf = recipe.crf if recipe.inference.crf else None
@@ -134,7 +136,7 @@ def predict_masks(
             labels = sample.labels if known_labels else None
             yield sample, photo, predict_probabilities(segmenter, photo, recipe.inference.scales, labels)
 
-    todo = without_mask(samples, folder)
+    todo = samples if again else without_mask(samples, folder)
     for _ in track(map_ahead(write, jobs(), threads()), len(todo), f"masks to {folder.name}"):
         pass
     return len(samples) - len(without_mask(samples, folder))

@@ -18,7 +18,7 @@ from tag2mask.data import ImageSet, Sample, photo_size
 from tag2mask.data.loading import photo_batches
 from tag2mask.errors import DataError
 from tag2mask.networks.backbones import LAST, Backbone, resolve_layer
-from tag2mask.networks.classifier import Classifier, fit_head, pool_features, targets_of
+from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.networks.weights import load_tensors, load_weights, part_of, save_tensors
 from tag2mask.proxy import proxy_mask
 
@@ -298,9 +298,7 @@ class ClassPatterns:
         if classifier is None:
             backbone = Backbone(self.backbone, [self.layer], output_stride=self.output_stride, weights=self.weights)
             classifier = Classifier(backbone, data.classes).eval()
-            seen, pooled = pool_features(classifier, data.samples, size=self.size, workers=self.workers)
-            targets = targets_of((sample.labels for sample in seen), len(data.classes))
-            fit_head(classifier, pooled, targets, steps=200, learning_rate=1e-2, weight_decay=1e-4)
+            train_head(classifier, data.samples, size=self.size, workers=self.workers)
         discover(classifier, data, [self])
         return self
 

@@ -28,11 +28,11 @@ from tag2mask.crf import dense_crf
 from tag2mask.data import ImageSet, Sample, check_trainable, load, read_mask, read_photo, summary, write_mask
 from tag2mask.data.files import write_text
 from tag2mask.data.loading import map_ahead, photo_batches
-from tag2mask.errors import DataError, RunError
+from tag2mask.errors import DataError, RunError, nearest
 from tag2mask.inference import mask_of, predict_masks, predict_probabilities, read_ahead, threads, without_mask
 from tag2mask.metrics import average_precision
 from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.classifier import Classifier, fit_head, pool_features, targets_of
+from tag2mask.networks.classifier import Classifier, targets_of, train_head
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.progress import duration, track
@@ -122,13 +122,9 @@ def classify(run: Run) -> None:
     classifier = Classifier(backbone, run.train.classes).eval().to(run.device)
     fitted, held_out = _hold_out(run)
     if how.train == "head":
-        seen, pooled = pool_features(
-            classifier, fitted, size=how.size, workers=run.recipe.workers, flip=True, strict=run.strict
-        )
-        targets = targets_of((sample.labels for sample in seen), len(classifier.classes))
-        fit_head(
-            classifier, pooled, targets,
-            steps=how.epochs, learning_rate=how.learning_rate, weight_decay=how.weight_decay,
+        train_head(
+            classifier, fitted, size=how.size, steps=how.epochs, learning_rate=how.learning_rate,
+            weight_decay=how.weight_decay, workers=run.recipe.workers, strict=run.strict,
         )  # fmt: skip
     else:
         train_classifier(
@@ -148,6 +144,7 @@ def find_patterns(run: Run) -> None:
     """Find the class patterns of the recipe's layers (METHOD 4) and report the evidence for their signs."""
     how = run.recipe.patterns
     classifier = Classifier.load(run.out / "classifier.safetensors", how.layers, how.output_stride).to(run.device)
+    _check_classes(run, classifier.classes, "classifier.safetensors")
     patterns = [
         ClassPatterns(
             run.recipe.backbone.name, layer, weights=run.recipe.backbone.weights, size=how.size,
@@ -169,8 +166,7 @@ def find_patterns(run: Run) -> None:
 def estimate(run: Run) -> None:
     """Write the training photos' proxy masks (METHOD 5, Algorithm 1) to ``proxy/``."""
     patterns = ClassPatterns.load(run.out / "patterns.safetensors")
-    if patterns.classes_ != run.train.classes:
-        raise RunError(f"{run.out / 'patterns.safetensors'} is of other classes than the photos; start another run")
+    _check_classes(run, patterns.classes_, "patterns.safetensors")
     patterns.classifier_.to(run.device)
 
     def write(job: tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]) -> None:
@@ -232,6 +228,7 @@ def retrain(run: Run) -> None:
 def predict(run: Run) -> None:
     """Predict the evaluation photos with the last segmenter (METHOD 7), to ``predictions/``."""
     segmenter = Segmenter.load(run.segmenter_file).to(run.device)
+    _check_classes(run, segmenter.classes, run.segmenter_file.name)
     predict_masks(segmenter, run.evaluation.samples, run.out / "predictions", run.recipe, strict=run.strict)
 
 
@@ -250,13 +247,15 @@ def report(run: Run) -> None:
     """Draw photos, truth, proxy masks and predictions side by side into ``report/overview.png``."""
     from tag2mask.report import OverviewRow, save_overview
 
+    model = TrainedSegmenter(Segmenter.load(run.segmenter_file).to(run.device), run.recipe)
+    sets = [run.train] if run.evaluation is run.train else [run.train, run.evaluation]
     rows = []
-    many = [sample for sample in run.evaluation.samples if (run.out / "predictions" / f"{sample.name}.png").exists()]
-    for sample, photo in read_ahead(many[:: max(1, len(many) // 8)][:8], 0):
-        masks = [run.out / folder / f"{sample.name}.png" for folder in ("proxy", "predictions")]
-        proxy, prediction = (read_mask(mask) if mask.exists() else None for mask in masks)
-        truth = run.evaluation.truth(sample)
-        rows.append(OverviewRow(sample.name, photo, truth, proxy, prediction))
+    for data in sets:
+        count = 8 // len(sets)
+        for sample, photo in read_ahead(data.samples[:: max(1, len(data) // count)][:count], 0):
+            file = run.out / "proxy" / f"{sample.name}.png"
+            proxy = read_mask(file) if data is run.train and file.exists() else None
+            rows.append(OverviewRow(sample.name, photo, data.truth(sample), proxy, model.predict(photo)))
     picture = run.out / "report" / "overview.png"
     picture.parent.mkdir(exist_ok=True)
     save_overview(rows, run.train.classes, picture)
@@ -339,6 +338,8 @@ def resume_run(out: str | Path, *, strict: bool = False) -> Run:
 
 def run_stages(run: Run, until: str = "report") -> Scores:
     """Do every stage up to ``until`` that is not done yet and return the scores."""
+    if until not in STAGES:
+        raise RunError(f"no stage '{until}'{nearest(until, STAGES)} (stages: {', '.join(STAGES)})")
     for stage, function in STAGES.items():
         if not is_done(run, stage):
             started = time.monotonic()
@@ -469,6 +470,14 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     )  # fmt: skip
     segmenter.save(file)
     checkpoint.unlink(missing_ok=True)
+
+
+def _check_classes(run: Run, classes: Sequence[str], file: str) -> None:
+    if tuple(classes) != run.train.classes:
+        raise RunError(
+            f"{run.out / file} is of the classes {', '.join(classes)}, the photos of {', '.join(run.train.classes)}; "
+            "start a run in another folder"
+        )
 
 
 def _hold_out(run: Run) -> tuple[list[Sample], list[Sample]]:

@@ -104,37 +104,41 @@ def targets_of(labels: Iterable[tuple[int, ...]], classes: int) -> Tensor:
     return targets
 
 
-def pool_features(
+def train_head(
     classifier: Classifier,
     samples: Sequence[Sample],
     *,
     size: int,
-    workers: int,
-    flip: bool = False,
+    steps: int = 200,
+    learning_rate: float = 1e-2,
+    weight_decay: float = 1e-4,
+    workers: int = 1,
     strict: bool = False,
-) -> tuple[list[Sample], Tensor]:
-    """Run the backbone once over photos and return those that could be read and their pooled features.
+) -> None:
+    """Fit the linear layer on the frozen backbone's pooled features of the photos and their mirror images.
 
     Args:
-        classifier: its backbone is used as it is.
-        samples: the photos.
+        classifier: its ``head`` is set in place.
+        samples: the photos with their image-level labels; the backbone runs twice over each, no more.
         size: side of the square input in pixels.
+        steps: as in `fit_head`.
+        learning_rate: as in `fit_head`.
+        weight_decay: as in `fit_head`.
         workers: processes that decode.
-        flip: return the features of the mirrored photos too, after those of the photos.
         strict: raise for an unreadable photo instead of skipping it.
-
-    Returns:
-        The samples (twice with ``flip``) and float N x D on the CPU.
     """
     device = classifier.head.weight.device
-    seen: list[Sample] = []
-    pooled: list[list[Tensor]] = [[], []]
+    labels: list[tuple[int, ...]] = []
+    pooled: list[Tensor] = []
     for batch, images in photo_batches(samples, size, workers=workers, strict=strict):
-        seen += batch
-        for row, pixels in enumerate([images, images.flip(3)] if flip else [images]):
-            with torch.no_grad():
-                pooled[row].append(classifier.backbone(pixels.to(device))[LAST].mean((2, 3)).cpu())
-    return (seen * 2 if flip else seen), torch.cat(pooled[0] + pooled[1])
+        labels += [sample.labels for sample in batch] * 2
+        with torch.no_grad():
+            both = torch.cat([images, images.flip(3)]).to(device)
+            pooled.append(classifier.backbone(both)[LAST].mean((2, 3)).cpu())
+    targets = targets_of(labels, len(classifier.classes))
+    fit_head(
+        classifier, torch.cat(pooled), targets, steps=steps, learning_rate=learning_rate, weight_decay=weight_decay
+    )
 
 
 def fit_head(
