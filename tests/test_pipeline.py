@@ -19,7 +19,8 @@ from tag2mask.errors import DataError, RunError
 from tag2mask.inference import mask_of, predict_probabilities
 from tag2mask.metrics import confusion_matrix, iou
 from tag2mask.networks.deeplab import Segmenter
-from tag2mask.pipeline import STAGES, estimate_mask, open_run, read_metrics, resume_run, run_stages, score_folders
+from tag2mask.pipeline import STAGES, estimate_mask, open_run, read_metrics, resume_run, run_stages
+from tag2mask.scoring import score_folders
 
 
 def read(file):
