@@ -19,7 +19,7 @@ from tag2mask.data import ImageSet, Sample, load, photo_size
 from tag2mask.errors import DataError, WeightsError
 from tag2mask.metrics import confusion_matrix, mean_iou
 from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.classifier import Classifier, fit_head, pool_features, targets_of
+from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.networks.weights import load_tensors, save_tensors
 from tag2mask.patterns import (
     ClassPatterns,
@@ -272,9 +272,7 @@ def data(shapes_folder):
 def classifier(data):
     torch.manual_seed(0)
     made = Classifier(Backbone("resnet18", ["layer4.0", "layer2.1"], weights="random"), data.classes).eval()
-    seen, pooled = pool_features(made, data.samples, size=96, workers=0)
-    targets = targets_of((sample.labels for sample in seen), 2)
-    fit_head(made, pooled, targets, steps=100, learning_rate=1e-2, weight_decay=1e-4)
+    train_head(made, data.samples, size=96, steps=100, workers=0)
     return made
 
 
