@@ -391,7 +391,7 @@ def discover(classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPat
     rank, world = 0, 1
     if torch.distributed.is_initialized():
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    batches = photo_batches(chosen[rank::world], first.size, workers=first.workers, strict=strict)
+    batches = photo_batches(chosen[rank::world], first.size, workers=first.workers, strict=strict, label="moments")
     moments = merge_processes(collect_moments(classifier, batches, subsets))
     for fitted in patterns:
         layer = resolve_layer(fitted.layer, classifier.backbone.name, classifier.backbone.model)

@@ -493,8 +493,8 @@ def _precision(run: Run, classifier: Classifier, samples: Sequence[Sample]) -> S
     """Return the mean average precision and each class's, in percent; None without labelled photos."""
     if not samples:
         return None
-    rows, labels = [], []
-    for batch, images in photo_batches(samples, run.recipe.classifier.size, workers=run.recipe.workers):
+    rows, labels, size = [], [], run.recipe.classifier.size
+    for batch, images in photo_batches(samples, size, workers=run.recipe.workers, label="mAP"):
         with torch.inference_mode():
             rows.append(classifier(images.to(run.device)).logits.float().cpu())
         labels += [sample.labels for sample in batch]

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from tag2mask.data.decode import read_photo
 from tag2mask.data.image_set import Sample
 from tag2mask.errors import DataError
+from tag2mask.progress import track
 
 log = logging.getLogger("tag2mask")
 In = TypeVar("In")
@@ -52,7 +53,13 @@ class SquarePhotos(Dataset[tuple[int, Tensor | str]]):
 
 
 def photo_batches(
-    samples: Sequence[Sample], size: int, *, batch_size: int = 8, workers: int = 1, strict: bool = False
+    samples: Sequence[Sample],
+    size: int,
+    *,
+    batch_size: int = 8,
+    workers: int = 1,
+    strict: bool = False,
+    label: str = "",
 ) -> Iterator[tuple[list[Sample], Tensor]]:
     """Yield batches of photos in order, each photo decoded once.
 
@@ -62,6 +69,7 @@ def photo_batches(
         batch_size: photos a batch.
         workers: processes that decode ahead; 0 decodes in this one.
         strict: raise for an unreadable photo instead of reporting and skipping it.
+        label: what the progress shows; empty for no progress.
 
     Yields:
         The samples of the batch and their pixels, uint8 N x 3 x size x size; never an empty batch.
@@ -72,7 +80,7 @@ def photo_batches(
     loader: DataLoader[tuple[int, Tensor | str]] = DataLoader(
         SquarePhotos(samples, size), batch_size=batch_size, num_workers=workers, collate_fn=list
     )
-    for batch in loader:
+    for batch in track(loader, len(loader), label) if label else loader:
         readable = list(keep_readable(batch, strict))
         if readable:
             yield [samples[index] for index, _ in readable], torch.stack([photo for _, photo in readable])

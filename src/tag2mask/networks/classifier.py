@@ -130,7 +130,7 @@ def train_head(
     device = classifier.head.weight.device
     labels: list[tuple[int, ...]] = []
     pooled: list[Tensor] = []
-    for batch, images in photo_batches(samples, size, workers=workers, strict=strict):
+    for batch, images in photo_batches(samples, size, workers=workers, strict=strict, label="classifier"):
         labels += [sample.labels for sample in batch] * 2
         with torch.no_grad():
             both = torch.cat([images, images.flip(3)]).to(device)
