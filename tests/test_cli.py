@@ -171,6 +171,16 @@ def test_predict_again_with_another_segmenter_gives_its_masks(command, finished_
     assert said.code == 2 or all(same)
 
 
+def test_predict_resumed_keeps_the_masks_that_are_there(command, finished_run, shapes_folder, tmp_path):
+    arguments = ("predict", finished_run, shapes_folder, "--split", "val", "--out", tmp_path / "masks")
+    assert command(*arguments).code == 0
+    (tmp_path / "masks/p09.png").unlink()
+    kept = (tmp_path / "masks/p04.png").stat().st_mtime_ns
+    assert command(*arguments, "--resume").code == 0
+    assert (tmp_path / "masks/p04.png").stat().st_mtime_ns == kept
+    assert (tmp_path / "masks/p09.png").read_bytes() == (finished_run / "predictions/p09.png").read_bytes()
+
+
 def test_predict_never_takes_photos_for_masks(command, finished_run, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (30, 20), "red").save(tmp_path / "photos/a.png")
@@ -444,6 +454,14 @@ def test_a_photo_that_cannot_be_read_with_strict(wrong_run, command, shapes, rec
     assert said.code == 0
     assert "left out: 1" in said.out
     assert "p02.jpg" in said.out
+
+
+def test_no_photo_whose_pixels_can_be_read(command, shapes, recipe_file, tmp_path):
+    for photo in (shapes / "photos").iterdir():
+        photo.write_bytes(photo.read_bytes()[:900])
+    said = command("run", shapes, "--out", tmp_path / "out", "--recipe", recipe_file)
+    assert said.code == 2
+    assert said.err.splitlines()[-1].startswith("tag2mask: ")
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, command, shapes_folder, recipe_file, tmp_path):

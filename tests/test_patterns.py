@@ -468,7 +468,7 @@ def test_real_photos():
     chosen = [s for s in everything.samples if len(s.labels) == 1 and s.labels[0] in indices and s.mask]
     samples = []
     for label, place in indices.items():
-        few = [sample for sample in chosen if sample.labels == (label,)][:20]
+        few = [sample for sample in chosen if sample.labels == (label,)][:15]
         samples += [Sample(sample.name, sample.image, (place,), sample.mask) for sample in few]
     patterns = ClassPatterns(size=192, workers=0).fit(ImageSet(wanted, tuple(samples)))
     assert (patterns.evidence_[:, 0] > 0.1).all()

@@ -76,42 +76,49 @@ def data(shapes_folder):
 
 
 @pytest.fixture(scope="module")
-def unbroken(data, tmp_path_factory):
-    return trained(data, tmp_path_factory.mktemp("unbroken") / "checkpoint.pt")
+def few(data):
+    return data.with_samples(data.samples[::2])
+
+
+@pytest.fixture(scope="module")
+def unbroken(few, tmp_path_factory):
+    return trained(few, tmp_path_factory.mktemp("unbroken") / "checkpoint.pt")
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_a_killed_training_ends_as_an_unbroken_one(data, unbroken, tmp_path, monkeypatch, epochs):
+def test_a_killed_training_ends_as_an_unbroken_one(few, unbroken, tmp_path, monkeypatch, epochs):
     with monkeypatch.context() as patch:
         kill_after(patch, epochs)
         with pytest.raises(Killed):
-            trained(data, tmp_path / "checkpoint.pt")
+            trained(few, tmp_path / "checkpoint.pt")
     torch.rand(17)  # whatever else has happened since
-    assert_same(trained(data, tmp_path / "checkpoint.pt"), unbroken)
+    assert_same(trained(few, tmp_path / "checkpoint.pt"), unbroken)
 
 
-def test_a_classifier_killed_and_resumed(data, tmp_path, monkeypatch):
+def test_a_classifier_killed_and_resumed(few, tmp_path, monkeypatch):
     how = ClassifierConfig(train="all", size=48, epochs=2, batch_size=8)
-    whole = trained_classifier(data, tmp_path / "unbroken.pt", how)
+    whole = trained_classifier(few, tmp_path / "unbroken.pt", how)
     with monkeypatch.context() as patch:
         kill_after(patch, 1)
         with pytest.raises(Killed):
-            trained_classifier(data, tmp_path / "checkpoint.pt", how)
-    assert_same(trained_classifier(data, tmp_path / "checkpoint.pt", how), whole)
+            trained_classifier(few, tmp_path / "checkpoint.pt", how)
+    assert_same(trained_classifier(few, tmp_path / "checkpoint.pt", how), whole)
 
 
-def test_a_finished_training_is_not_done_again(data, unbroken, tmp_path, caplog):
-    trained(data, tmp_path / "checkpoint.pt")
+def test_a_finished_training_is_not_done_again(few, unbroken, tmp_path, caplog):
+    trained(few, tmp_path / "checkpoint.pt")
     caplog.clear()
-    assert_same(trained(data, tmp_path / "checkpoint.pt"), unbroken)
+    assert_same(trained(few, tmp_path / "checkpoint.pt"), unbroken)
     assert losses(caplog) == []
 
 
-def test_seed_and_nothing_else_decides(data, unbroken, tmp_path):
+def test_seed_and_nothing_else_decides(few, tmp_path):
+    how = HOW.model_copy(update={"epochs": 1})
+    first = trained(few, tmp_path / "first.pt", how)
     torch.rand(5)
-    assert_same(trained(data, tmp_path / "same.pt"), unbroken)
-    other = trained(data, tmp_path / "other.pt", seed=1)
-    assert not torch.equal(other.head.classify.weight, unbroken.head.classify.weight)
+    assert_same(trained(few, tmp_path / "same.pt", how), first)
+    other = trained(few, tmp_path / "other.pt", how, seed=1)
+    assert not torch.equal(other.head.classify.weight, first.head.classify.weight)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
@@ -197,9 +204,8 @@ def test_photo_and_mask_are_augmented_alike(data, crop):
         assert ((mask > 0) == coloured).float().mean() > 0.95
 
 
-def test_uncertain_pixels_teach_nothing(data, tmp_path):
+def test_uncertain_pixels_teach_nothing(data, few, tmp_path):
     """Masks that are all 255 leave the network as it was."""
-    few = data.with_samples(data.samples[:4])
     for sample in few.samples:
         size = data.truth(sample).shape
         write_mask(tmp_path / f"masks/{sample.name}.png", np.full(size, 255, np.uint8))
