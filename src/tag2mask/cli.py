@@ -18,6 +18,9 @@ from rich.table import Table
 from tag2mask.errors import UserError
 from tag2mask.progress import console
 
+INTERRUPTED = 130
+"""The exit code that typer gives for Ctrl-C."""
+
 app = typer.Typer(
     help="From image tags to pixel masks.",
     no_args_is_help=True,
@@ -46,8 +49,9 @@ def run(
     Example: tag2mask run photos/ --labels tags.csv --out runs/mine
     """
     from tag2mask.config import load_recipe
-    from tag2mask.pipeline import Source, open_run
+    from tag2mask.pipeline import Source, check_stage, open_run
 
+    check_stage(until)
     source = Source(str(data.resolve()), _resolved(labels), split, eval_split)
     opened = open_run(out, source, load_recipe(recipe, settings), strict=strict)
     _finish(opened, until)
@@ -161,9 +165,10 @@ def main() -> None:
     except UserError as error:
         print(f"tag2mask: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("tag2mask: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("tag2mask: stopped; the same command goes on from here", file=sys.stderr)
+        raise
 
 
 def _finish(opened: Any, until: str) -> None:

@@ -136,6 +136,9 @@ def predict_masks(
             labels = sample.labels if known_labels else None
             yield sample, photo, predict_probabilities(segmenter, photo, recipe.inference.scales, labels)
 
+    for sample in samples:
+        if (folder / f"{sample.name}.png").resolve() == sample.image.resolve():
+            raise DataError(f"{sample.image} would be overwritten by its mask; choose another folder for the masks")
     todo = samples if again else without_mask(samples, folder)
     for _ in track(map_ahead(write, jobs(), threads()), len(todo), f"masks to {folder.name}"):
         pass

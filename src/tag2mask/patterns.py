@@ -19,7 +19,7 @@ from tag2mask.data.loading import photo_batches
 from tag2mask.errors import DataError
 from tag2mask.networks.backbones import LAST, Backbone, resolve_layer
 from tag2mask.networks.classifier import Classifier, train_head
-from tag2mask.networks.weights import load_tensors, load_weights, part_of, save_tensors
+from tag2mask.networks.weights import load_tensors, load_weights, part_of, refusing, save_tensors
 from tag2mask.proxy import proxy_mask
 
 EVIDENCE = ("activation", "centre")
@@ -154,7 +154,7 @@ def score(features: Tensor, mean: Tensor, direction: Tensor) -> Tensor:
 
 
 def evidence_maps(activation: Tensor) -> Tensor:
-    """Return the evidence for a class at each position, each map centred and scaled to unit deviation.
+    """Return the evidence for a class at each position, each map centred.
 
     Args:
         activation: float N x h x w, the class activation.
@@ -362,14 +362,15 @@ class ClassPatterns:
             WeightsError: the file is missing, corrupt or not of class patterns.
         """
         tensors, about = load_tensors(file, "class patterns")
-        layers, classes = about.pop("layers"), about.pop("classes")
-        patterns = cls(**about)
-        backbone = Backbone(patterns.backbone, layers, output_stride=patterns.output_stride, weights="random")
-        patterns.classifier_ = Classifier(backbone, classes).eval()
-        load_weights(patterns.classifier_, part_of(tensors, "classifier."), str(file))
-        for name in _FITTED:
-            setattr(patterns, f"{name}_", tensors[f"patterns.{name}"])
-        patterns.classes_ = tuple(classes)
+        with refusing(file):
+            layers, classes = about.pop("layers"), about.pop("classes")
+            patterns = cls(**about)
+            backbone = Backbone(patterns.backbone, layers, output_stride=patterns.output_stride, weights="random")
+            patterns.classifier_ = Classifier(backbone, classes).eval()
+            load_weights(patterns.classifier_, part_of(tensors, "classifier."), str(file))
+            for name in _FITTED:
+                setattr(patterns, f"{name}_", tensors[f"patterns.{name}"])
+            patterns.classes_ = tuple(classes)
         return patterns
 
 

@@ -24,8 +24,18 @@ from PIL import Image
 from torch import Tensor
 
 from tag2mask.config import Recipe, parse_recipe
-from tag2mask.crf import dense_crf
-from tag2mask.data import ImageSet, Sample, check_trainable, load, read_mask, read_photo, summary, write_mask
+from tag2mask.crf import dense_crf, prepare
+from tag2mask.data import (
+    ImageSet,
+    Sample,
+    check_mask_sizes,
+    check_trainable,
+    load,
+    read_mask,
+    read_photo,
+    summary,
+    write_mask,
+)
 from tag2mask.data.files import write_text
 from tag2mask.data.loading import map_ahead, photo_batches
 from tag2mask.errors import DataError, RunError, nearest
@@ -168,6 +178,7 @@ def estimate(run: Run) -> None:
     patterns = ClassPatterns.load(run.out / "patterns.safetensors")
     _check_classes(run, patterns.classes_, "patterns.safetensors")
     patterns.classifier_.to(run.device)
+    _prepare_crf(run.recipe.proxy.crf != "none")
 
     def write(job: tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]) -> None:
         sample, photo, scores = job
@@ -229,6 +240,7 @@ def predict(run: Run) -> None:
     """Predict the evaluation photos with the last segmenter (METHOD 7), to ``predictions/``."""
     segmenter = Segmenter.load(run.segmenter_file).to(run.device)
     _check_classes(run, segmenter.classes, run.segmenter_file.name)
+    _prepare_crf(run.recipe.inference.crf)
     predict_masks(segmenter, run.evaluation.samples, run.out / "predictions", run.recipe, strict=run.strict)
 
 
@@ -311,9 +323,9 @@ def open_run(
             )
     elif run.out.exists() and (not run.out.is_dir() or any(run.out.iterdir())):
         raise RunError(f"{run.out} is not empty and holds no run; choose another folder")
-    _ = run.train, run.evaluation
-    how = run.recipe.patterns
-    Backbone(recipe.backbone.name, how.layers, output_stride=how.output_stride, weights=recipe.backbone.weights)
+    for data in (run.train, run.evaluation):
+        check_mask_sizes(data)
+    _check_networks(recipe)
     write_text(config, yaml.safe_dump(_settings(run), sort_keys=False))
     return run
 
@@ -336,10 +348,19 @@ def resume_run(out: str | Path, *, strict: bool = False) -> Run:
     return Run(Path(out), source, parse_recipe(recipe, str(config)), strict)
 
 
+def check_stage(stage: str) -> None:
+    """Check the name of a stage.
+
+    Raises:
+        RunError: there is none of this name.
+    """
+    if stage not in STAGES:
+        raise RunError(f"no stage '{stage}'{nearest(stage, STAGES)} (stages: {', '.join(STAGES)})")
+
+
 def run_stages(run: Run, until: str = "report") -> Scores:
     """Do every stage up to ``until`` that is not done yet and return the scores."""
-    if until not in STAGES:
-        raise RunError(f"no stage '{until}'{nearest(until, STAGES)} (stages: {', '.join(STAGES)})")
+    check_stage(until)
     for stage, function in STAGES.items():
         if not is_done(run, stage):
             started = time.monotonic()
@@ -448,7 +469,10 @@ def load_segmenter(run: str | Path) -> TrainedSegmenter:
 def read_metrics(out: Path) -> Scores:
     """Return what metrics.json of a run folder holds; empty where there is none yet."""
     file = out / "metrics.json"
-    return cast(Scores, json.loads(file.read_text("utf-8"))) if file.exists() else {}
+    try:
+        return cast(Scores, json.loads(file.read_text("utf-8"))) if file.exists() else {}
+    except ValueError:
+        raise RunError(f"{file} is damaged; delete it and call tag2mask evaluate {out}") from None
 
 
 def train_on(run: Run, masks: Path, rounds: int) -> None:
@@ -472,12 +496,27 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     checkpoint.unlink(missing_ok=True)
 
 
+def _check_networks(recipe: Recipe) -> None:
+    """Build what a recipe names, so that a wrong name or missing weights show before anything is written."""
+    how = recipe.patterns
+    for part, layers, stride, train_from in (
+        (recipe.backbone, how.layers, how.output_stride, recipe.classifier.train_from),
+        (recipe.segmenter.backbone or recipe.backbone, (), recipe.segmenter.output_stride, recipe.segmenter.train_from),
+    ):
+        Backbone(part.name, layers, output_stride=stride, weights=part.weights).freeze_before(train_from)
+
+
 def _check_classes(run: Run, classes: Sequence[str], file: str) -> None:
     if tuple(classes) != run.train.classes:
         raise RunError(
             f"{run.out / file} is of the classes {', '.join(classes)}, the photos of {', '.join(run.train.classes)}; "
             "start a run in another folder"
         )
+
+
+def _prepare_crf(needed: bool) -> None:
+    if needed:
+        log.info("dense CRF ready in %s (compiled once on a machine, then loaded)", duration(prepare()))
 
 
 def _hold_out(run: Run) -> tuple[list[Sample], list[Sample]]:

@@ -143,14 +143,29 @@ def few(items: list[str], most: int = 3) -> str:
     return ", ".join(items[:most]) + rest
 
 
-def _check_mask(mask: np.ndarray, sample: Sample, class_count: int) -> None:
+def check_mask_sizes(image_set: ImageSet) -> None:
+    """Check from the files' headers that every mask is of its photo's size.
+
+    Raises:
+        DataError: one is not, or is no image file.
+    """
+    for sample in image_set.samples:
+        if sample.mask is not None:
+            _check_size(photo_size(sample.mask), sample)
+
+
+def _check_size(mask_size: tuple[int, ...], sample: Sample) -> None:
     size = photo_size(sample.image)
-    if mask.shape != size:
-        seen = f"{mask.shape[0]} x {mask.shape[1]} pixels (height x width)"
+    if mask_size != size:
+        seen = f"{mask_size[0]} x {mask_size[1]} pixels (height x width)"
         raise DataError(
             f"{sample.mask}: the mask has {seen}, its photo {sample.image.name} {size[0]} x {size[1]};"
             " save the mask at the photo's size"
         )
+
+
+def _check_mask(mask: np.ndarray, sample: Sample, class_count: int) -> None:
+    _check_size(mask.shape, sample)
     highest = int(np.max(mask, where=mask != IGNORE, initial=0))
     if highest > class_count:
         raise DataError(

@@ -123,8 +123,11 @@ class Backbone(nn.Module):
 
     def _channels(self) -> dict[str, int]:
         self.eval()
-        with torch.no_grad():
-            maps = self(torch.zeros(1, 3, 64, 64))
+        try:
+            with torch.no_grad():
+                maps = self(torch.zeros(1, 3, 64, 64))
+        except Exception:  # each network refuses other sizes in its own way
+            raise WeightsError(f"{self.name} takes photos of one size only; choose another backbone") from None
         return {layer: features.shape[1] for layer, features in maps.items()}
 
 
@@ -192,7 +195,7 @@ def _create(name: str, output_stride: int, weights: str) -> tuple[Any, str, list
 
 def _headless(name: str, output_stride: int, pretrained: bool) -> Any:
     options: dict[str, Any] = {"num_classes": 0}
-    if name.startswith("vit_") or name.startswith("eva"):
+    if name.startswith(("vit_", "deit", "eva")):
         options |= {"dynamic_img_size": True, "dynamic_img_pad": True}
     elif not name.startswith("vgg") and output_stride != 32:
         options["output_stride"] = output_stride
@@ -244,7 +247,7 @@ def _dilate_vgg(model: Any, output_stride: int) -> None:
 
 
 def _pip_weights(name: str) -> Path | None:
-    package, attribute = _PIP_WEIGHTS.get(name, ("", ""))
+    package, attribute = _PIP_WEIGHTS.get(name.partition(".")[0], ("", ""))
     try:
         module = __import__(package) if package else None
     except ImportError:

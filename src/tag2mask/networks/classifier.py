@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from tag2mask.data import Sample
 from tag2mask.data.loading import photo_batches
+from tag2mask.errors import DataError
 from tag2mask.networks.backbones import LAST, Backbone
-from tag2mask.networks.weights import load_tensors, load_weights, save_tensors
+from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
 
 
 @dataclass
@@ -83,10 +84,11 @@ class Classifier(nn.Module):
             WeightsError: the file is missing, corrupt or not of a classifier.
         """
         tensors, about = load_tensors(file, "a classifier")
-        stride = output_stride or about["output_stride"]
-        backbone = Backbone(about["backbone"], layers or about["layers"], output_stride=stride, weights="random")
-        classifier = cls(backbone, about["classes"])
-        load_weights(classifier, tensors, str(file))
+        with refusing(file):
+            stride = output_stride or about["output_stride"]
+            backbone = Backbone(about["backbone"], layers or about["layers"], output_stride=stride, weights="random")
+            classifier = cls(backbone, about["classes"])
+            load_weights(classifier, tensors, str(file))
         return classifier.eval()
 
 
@@ -135,6 +137,8 @@ def train_head(
         with torch.no_grad():
             both = torch.cat([images, images.flip(3)]).to(device)
             pooled.append(classifier.backbone(both)[LAST].mean((2, 3)).cpu())
+    if not pooled:
+        raise DataError("none of the photos can be read; see the lines above")
     targets = targets_of(labels, len(classifier.classes))
     fit_head(
         classifier, torch.cat(pooled), targets, steps=steps, learning_rate=learning_rate, weight_decay=weight_decay

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tag2mask.networks.backbones import LAST, Backbone, pyramid_layers
-from tag2mask.networks.weights import load_tensors, load_weights, save_tensors
+from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
 
 
 class Segmenter(nn.Module):
@@ -70,8 +70,9 @@ class Segmenter(nn.Module):
             WeightsError: the file is missing, corrupt or not of a segmenter.
         """
         tensors, about = load_tensors(file, "a segmenter")
-        segmenter = cls(**about, weights="random")
-        load_weights(segmenter, tensors, str(file))
+        with refusing(file):
+            segmenter = cls(**about, weights="random")
+            load_weights(segmenter, tensors, str(file))
         return segmenter.eval()
 
 

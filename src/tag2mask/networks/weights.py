@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def save_tensors(file: str | Path, tensors: Mapping[str, Tensor], kind: str, abo
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    metadata = {"tag2mask": kind, "about": json.dumps(dict(about))}
+    metadata = {"tag2mask": json.dumps({"kind": kind, "about": dict(about)})}
     try:
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
         temporary.replace(file)
@@ -88,15 +89,22 @@ def load_tensors(file: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
         WeightsError: the file is missing, corrupt or of another kind.
     """
     tensors = read_weights(Path(file))
-    try:
-        with safe_open(file, "pt") as opened:
-            metadata = opened.metadata() or {}
-        about = json.loads(metadata.get("about", "null"))
-    except Exception as error:
-        raise WeightsError(f"{file} is corrupt ({_reason(error)})") from None
-    if metadata.get("tag2mask") != kind or not isinstance(about, dict):
+    with refusing(file), safe_open(file, "pt") as opened:
+        metadata = json.loads((opened.metadata() or {}).get("tag2mask", "{}"))
+    if metadata.get("kind") != kind:
         raise WeightsError(f"{file} does not hold {kind} of tag2mask")
-    return tensors, about
+    return tensors, metadata["about"]
+
+
+@contextmanager
+def refusing(file: str | Path) -> Iterator[None]:
+    """Turn whatever goes wrong while something is built from a file into a WeightsError of one line."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:  # what a damaged file leads to can be anything
+        raise WeightsError(f"{file} is corrupt or of another version ({_reason(error)})") from None
 
 
 def save_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, epoch: int) -> None:
