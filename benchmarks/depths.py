@@ -21,12 +21,13 @@ from tag2mask.baselines import normalised_cam
 from tag2mask.config import load_recipe
 from tag2mask.crf import dense_crf
 from tag2mask.data import load, read_photo
-from tag2mask.data.loading import map_ahead, photo_batches
+from tag2mask.data.loading import photo_batches
 from tag2mask.metrics import confusion_matrix, mean_iou
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.proxy import assign, resize_scores, score_probabilities
+from tag2mask.threads import map_ahead
 
 CAM_THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 13)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,10 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 from tag2mask.config import CrfConfig, Recipe
 from tag2mask.crf import dense_crf
 from tag2mask.data import Sample, read_photo, write_mask
-from tag2mask.data.loading import keep_readable, map_ahead
+from tag2mask.data.loading import keep_readable
 from tag2mask.errors import DataError
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.progress import track
+from tag2mask.threads import map_ahead
 
 PRESENT = 0.05
 """A class whose probability reaches this nowhere in a photo does not enter the photo's CRF."""
@@ -140,7 +140,7 @@ def predict_masks(
         if (folder / f"{sample.name}.png").resolve() == sample.image.resolve():
             raise DataError(f"{sample.image} would be overwritten by its mask; choose another folder for the masks")
     todo = samples if again else without_mask(samples, folder)
-    for _ in track(map_ahead(write, jobs(), threads()), len(todo), f"masks to {folder.name}"):
+    for _ in track(map_ahead(write, jobs()), len(todo), f"masks to {folder.name}"):
         pass
     return len(samples) - len(without_mask(samples, folder))
 
@@ -148,11 +148,6 @@ def predict_masks(
 def without_mask(samples: Sequence[Sample], folder: Path) -> list[Sample]:
     """Return the photos that have no mask in ``folder`` yet."""
     return [sample for sample in samples if not (folder / f"{sample.name}.png").exists()]
-
-
-def threads() -> int:
-    """Return how many photos to finish at once, each in one thread."""
-    return max(1, min(8, os.cpu_count() or 1))
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,9 +38,9 @@ from tag2mask.data import (
     write_mask,
 )
 from tag2mask.data.files import write_text
-from tag2mask.data.loading import map_ahead, photo_batches
+from tag2mask.data.loading import photo_batches
 from tag2mask.errors import DataError, RunError, nearest
-from tag2mask.inference import mask_of, predict_masks, predict_probabilities, read_ahead, threads, without_mask
+from tag2mask.inference import mask_of, predict_masks, predict_probabilities, read_ahead, without_mask
 from tag2mask.metrics import average_precision
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier, targets_of, train_head
@@ -48,6 +49,7 @@ from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.progress import duration, track
 from tag2mask.proxy import assign, resize_scores, score_probabilities
 from tag2mask.scoring import Scores, rounded, score_set
+from tag2mask.threads import map_ahead
 from tag2mask.training import train_classifier, train_segmenter
 
 log = logging.getLogger("tag2mask")
@@ -191,7 +193,7 @@ def estimate(run: Run) -> None:
                 yield sample, photo, scores
 
     todo = without_mask(run.train.samples, run.out / "proxy")
-    for _ in track(map_ahead(write, jobs(), threads()), len(todo), "proxy masks"):
+    for _ in track(map_ahead(write, jobs()), len(todo), "proxy masks"):
         pass
 
 
@@ -416,7 +418,7 @@ def estimate_seconds(run: Run) -> float:
         started = time.monotonic()
         backbone(images)
     forward = (time.monotonic() - started) / 4 / side**2
-    read, crf = 0.01, 0.15 / threads()
+    read, crf = 0.01, 0.15 / (os.cpu_count() or 1)
     passes = 2 if recipe.classifier.train == "head" else 3 * recipe.classifier.epochs
     training = recipe.segmenter.epochs * train * (3 * forward * recipe.segmenter.size**2 + read)
     seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * recipe.inference.crf

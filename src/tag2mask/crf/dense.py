@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +15,7 @@ from tag2mask.crf import simd
 from tag2mask.crf.lattice import Bytes, Floats, Integers, Lattice, build
 from tag2mask.crf.mean_field import labels_last, mean_field, padded
 from tag2mask.errors import UserError
+from tag2mask.threads import map_ahead
 
 Compatibility = float | npt.NDArray[np.float32]
 Widths = tuple[float, ...]
@@ -193,19 +190,7 @@ def dense_crf_many(
         >>> [refined.shape for refined in dense_crf_many(pairs, workers=2)]
         [(2, 4, 6), (2, 4, 6), (2, 4, 6)]
     """
-    workers = workers or os.cpu_count() or 1
-    source = iter(pairs)
-    waiting: deque[Future[Floats]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        while True:
-            for image, probabilities in islice(source, 2 * workers - len(waiting)):
-                waiting.append(pool.submit(dense_crf, image, probabilities, **options))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return map_ahead(lambda pair: dense_crf(*pair, **options), pairs, workers)
 
 
 def prepare() -> float:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +18,6 @@ from tag2mask.errors import DataError
 from tag2mask.progress import track
 
 log = logging.getLogger("tag2mask")
-In = TypeVar("In")
 Out = TypeVar("Out")
 
 
@@ -95,23 +92,3 @@ def keep_readable(batch: Iterable[tuple[int, Out | str]], strict: bool) -> Itera
             raise DataError(item)
         else:
             log.warning("skipped: %s", item)
-
-
-def map_ahead(function: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
-    """Yield ``function(item)`` in order, computed in ``workers`` threads, few results held at a time.
-
-    >>> list(map_ahead(lambda x: x * x, range(5), workers=2))
-    [0, 1, 4, 9, 16]
-    """
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        waiting: deque[Future[Out]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
