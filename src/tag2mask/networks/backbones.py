@@ -156,7 +156,7 @@ def resolve_layer(layer: str, name: str, model: nn.Module) -> str:
 
 
 def pyramid_layers(name: str) -> list[str]:
-    """Return a finer layer (stride 8, a transformer's middle) and the deepest layer before any head.
+    """Return a finer layer (stride 8, a transformer's middle), C41 where there is one, and the deepest stage.
 
     Raises:
         WeightsError: timm does not say where the network's stages end.
@@ -171,7 +171,8 @@ def pyramid_layers(name: str) -> list[str]:
     fine = [stage["module"] for stage in stages if stage["reduction"] == 8]
     if not fine:
         raise WeightsError(f"timm does not name the stages of {name}; choose another backbone for the segmenter")
-    return [fine[-1], stages[-1]["module"]]
+    aliased = any(re.fullmatch(family, name.partition(".")[0]) for family in _ALIASES)
+    return [fine[-1], *(["C41"] if aliased else []), stages[-1]["module"]]
 
 
 def _create(name: str, output_stride: int, weights: str) -> tuple[Any, str, list[float], list[float]]:

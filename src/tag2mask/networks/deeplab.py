@@ -96,46 +96,42 @@ class LargeFov(nn.Module):
 
 
 class LightHead(nn.Module):
-    """A small decoder: deep features seen at several dilations and as a whole, joined with finer ones.
+    """A small decoder: standardised deep features seen with some context, joined with finer ones.
 
     Args:
-        channels: of the finer and of the deepest feature map.
+        channels: of the finer feature map and of the deep ones.
         classes: number of logits.
         width: channels inside.
     """
 
-    def __init__(self, channels: Sequence[int], classes: int, width: int = 128) -> None:
+    def __init__(self, channels: Sequence[int], classes: int, width: int = 192) -> None:
         super().__init__()
-        fine, deep = channels
-        self.reduce = _convolution(deep, width, 1)
-        self.views = nn.ModuleList([_separable(width, width, dilation) for dilation in (1, 3, 6)])
-        self.whole = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True))
-        self.join = _convolution(5 * width, width, 1)
-        self.fine = _convolution(fine, 32, 1)
-        self.decode = nn.Sequential(_separable(width + 32, width, 1), nn.Dropout2d(0.1))
-        self.classify = nn.Conv2d(width, classes, 1)
+        fine, *deep = channels
+        self.deep = nn.Sequential(
+            nn.BatchNorm2d(sum(deep), affine=False),
+            *_convolution(sum(deep), width),
+            nn.Dropout2d(0.1),
+            *_convolution(width, width, kernel=3, dilation=2),
+        )
+        self.fine = nn.Sequential(nn.BatchNorm2d(fine, affine=False), *_convolution(fine, 32))
+        self.decode = nn.Sequential(*_convolution(width + 32, 128, kernel=3), nn.Conv2d(128, classes, 1))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits at the size of the finer feature map."""
-        fine, deep = features
-        deep = self.reduce(deep)
-        whole = self.whole(deep.mean((2, 3)))[:, :, None, None].expand_as(deep)
-        joined = self.join(torch.cat([deep, whole, *(view(deep) for view in self.views)], 1))
-        joined = functional.interpolate(joined, fine.shape[2:], mode="bilinear", align_corners=False)
-        logits: Tensor = self.classify(self.decode(torch.cat([joined, self.fine(fine)], 1)))
+        fine, *deep = features
+        seen = self.deep(torch.cat([_resize(one, deep[-1]) for one in deep], 1))
+        logits: Tensor = self.decode(torch.cat([_resize(seen, fine), self.fine(fine)], 1))
         return logits
 
 
-def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
-        nn.GroupNorm(8, outputs),
+def _convolution(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> list[nn.Module]:
+    padding = dilation * (kernel // 2)
+    return [
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
+        nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
-    )
+    ]
 
 
-def _separable(inputs: int, outputs: int, dilation: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False),
-        *_convolution(inputs, outputs, 1),
-    )
+def _resize(maps: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(maps, like.shape[2:], mode="bilinear", align_corners=False)
