@@ -56,6 +56,11 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers_every_time():
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shapes_folder(tmp_path_factory):
     """14 photos of two classes with tags, masks, classes and two lists; read only."""

@@ -91,9 +91,9 @@ def load_tensors(file: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     tensors = read_weights(Path(file))
     with refusing(file), safe_open(file, "pt") as opened:
         metadata = json.loads((opened.metadata() or {}).get("tag2mask", "{}"))
-    if metadata.get("kind") != kind:
-        raise WeightsError(f"{file} does not hold {kind} of tag2mask")
-    return tensors, metadata["about"]
+        if metadata.get("kind") != kind:
+            raise WeightsError(f"{file} does not hold {kind} of tag2mask")
+        return tensors, metadata["about"]
 
 
 @contextmanager
