@@ -27,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
+data_app = typer.Typer(help="Prepare data sets as they are published.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 Labels = Annotated[str | None, typer.Option(help="Tag table (CSV or JSON); for a VOCdevkit also 'xml' or 'masks'.")]
 Strict = Annotated[bool, typer.Option("--strict", help="End the run at the first unreadable photo.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
@@ -130,6 +132,26 @@ def recipes(
     from tag2mask.config import load_recipe, recipe_names, recipe_yaml
 
     typer.echo(recipe_yaml(load_recipe(name)) if name else "\n".join(recipe_names()))
+
+
+@data_app.command()
+def sbd(
+    folder: Annotated[Path, typer.Argument(help="SBD as unpacked: the folder that has cls, or above.", metavar="SBD")],
+    out: Annotated[Path, typer.Option(help="Folder for the masks; those that are there already stay.")],
+    voc: Annotated[Path | None, typer.Option(help="VOC 2012: write its list trainaug, from SBD and VOC.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="End at the first unreadable file.")] = False,
+) -> None:
+    """Turn SBD's .mat files into masks for VOC's training photos.
+
+    Example: tag2mask data sbd benchmark_RELEASE --out VOC2012/SegmentationClassAug --voc VOC2012
+    """
+    from tag2mask.data.sbd import convert_sbd, write_trainaug
+
+    if voc:
+        file, photos = write_trainaug(folder, voc)
+        typer.echo(f"{photos} photos are listed in {file}")
+    count, total = convert_sbd(folder, out, strict=strict)
+    typer.echo(f"{count} of {total} masks are in {out}")
 
 
 def _stage(name: str, text: str) -> None:

@@ -31,6 +31,7 @@ from tag2mask.data import (
     Sample,
     check_mask_sizes,
     check_trainable,
+    keep_truth,
     load,
     read_mask,
     read_photo,
@@ -87,7 +88,7 @@ class Run:
         """The training photos with their image-level labels."""
         data = self.given or load(self.source.path, self.source.labels, self.source.split, self.strict)
         check_trainable(data)
-        return data
+        return keep_truth(data, self.out / "truth" / "train")
 
     @cached_property
     def evaluation(self) -> ImageSet:
@@ -100,7 +101,7 @@ class Run:
                 f"the evaluation split has the classes {', '.join(data.classes)}, the training photos "
                 f"{', '.join(self.train.classes)}; put a classes.txt beside the photos"
             )
-        return data
+        return keep_truth(data, self.out / "truth" / "evaluation")
 
     @property
     def device(self) -> torch.device:
@@ -327,6 +328,7 @@ def open_run(
         raise RunError(f"{run.out} is not empty and holds no run; choose another folder")
     for data in (run.train, run.evaluation):
         check_mask_sizes(data)
+    _warn_of_seen(run)
     _check_networks(recipe)
     write_text(config, yaml.safe_dump(_settings(run), sort_keys=False))
     return run
@@ -401,6 +403,7 @@ def plan(run: Run) -> str:
     lines = [summary(run.train)]
     if run.evaluation is not run.train:
         lines.append(f"evaluation: {len(run.evaluation)} photos of {run.source.eval_split}")
+        lines += run.evaluation.remarks
     lines.append(f"recipe {run.recipe.name}, backbone {run.recipe.backbone.name}, on {run.device}")
     lines.append(f"stages: {', '.join(todo)}; roughly {duration(estimate_seconds(run))} on this machine")
     return "\n".join(lines)
@@ -507,6 +510,15 @@ def _check_networks(recipe: Recipe) -> None:
         (recipe.segmenter.backbone or recipe.backbone, (), recipe.segmenter.output_stride, recipe.segmenter.train_from),
     ):
         Backbone(part.name, layers, output_stride=stride, weights=part.weights).freeze_before(train_from)
+
+
+def _warn_of_seen(run: Run) -> None:
+    seen = {sample.name for sample in run.train.samples} & {sample.name for sample in run.evaluation.samples}
+    if seen and run.evaluation is not run.train:
+        log.warning(
+            "%d of %d photos of the evaluation split are in the training split too, for example %s: "
+            "the scores are not those of new photos", len(seen), len(run.evaluation), min(seen),
+        )  # fmt: skip
 
 
 def _check_classes(run: Run, classes: Sequence[str], file: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from made_data import make_text, square
 from pycocotools import mask as rle
 
-from tag2mask.data import load, load_coco
+from tag2mask.data import keep_truth, load, load_coco, read_mask, summary
 from tag2mask.data.coco import Drawing, draw_truth
 from tag2mask.data.image_set import Sample
 from tag2mask.errors import DataError
@@ -122,6 +123,37 @@ def test_any_polygons_and_runs(numbers: list[Any]) -> None:
         except DataError:
             continue
         assert mask is None or (mask.shape == (16, 20) and set(np.unique(mask)) <= {0, 1})
+
+
+def test_truth_is_drawn_once(coco: Coco, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = coco(annotation(DOG, square(0, 0, 4)))
+    kept = keep_truth(load_coco(path), tmp_path / "truth")
+    sample = kept.samples[0]
+    first = kept.truth(sample)
+    assert np.array_equal(read_mask(tmp_path / "truth/one.png"), first)
+    with monkeypatch.context() as patch:
+        patch.setattr("tag2mask.data.coco._encode", None)
+        assert np.array_equal(kept.truth(sample), first)
+    coco(annotation(LIGHT, square(0, 0, 4)))
+    os.utime(path, ns=(0, (tmp_path / "truth/one.png").stat().st_mtime_ns + 10**9))
+    changed = keep_truth(load_coco(path), tmp_path / "truth").truth(sample)
+    assert changed is not None
+    assert changed[0, 0] == 1
+
+
+def test_boxes_are_not_kept(coco: Coco, tmp_path: Path) -> None:
+    kept = keep_truth(load_coco(coco(annotation(DOG, None))), tmp_path / "truth")
+    assert kept.truth(kept.samples[0]) is None
+    assert not (tmp_path / "truth").exists()
+
+
+def test_other_counts_than_published(coco: Coco) -> None:
+    categories = [{"id": number, "name": f"class {number}"} for number in range(80)]
+    image_set = load_coco(coco(annotation(DOG, square(0, 0, 4)), categories=categories))
+    remark = "val2017 of COCO has 5000 photos as published, 4952 of them with annotations; here are 2 and 1"
+    assert image_set.remarks == (remark,)
+    assert summary(image_set).endswith(remark)
+    assert load_coco(coco()).remarks == ()
 
 
 def test_the_set_can_be_sent_to_workers(coco: Coco) -> None:

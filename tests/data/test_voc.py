@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from made_data import make_photo, make_text
 
-from tag2mask.data import ImageSet, load, load_voc
+from tag2mask.data import ImageSet, load, load_voc, summary
 from tag2mask.data.voc import VOC_CLASSES
 from tag2mask.errors import DataError
 
@@ -57,6 +57,30 @@ def test_splits(voc: Path, tmp_path: Path) -> None:
     lines = "/JPEGImages/2007_000002.jpg /SegmentationClassAug/2007_000002.png\n2007_000001.jpg\n"
     file = make_text(tmp_path / "train_aug.txt", lines)
     assert list(labels_of(load_voc(voc, split=file))) == ["2007_000001", "2007_000002"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "split", "remarks"),
+    [
+        ("VOC2012", "train", ("train of VOC 2012 has 1464 photos as published, here are 2",)),
+        (
+            "VOC2012",
+            "ImageSets/Segmentation/train.txt",
+            ("train of VOC 2012 has 1464 photos as published, here are 2",),
+        ),
+        ("VOC2012", "dog_val", ()),
+        ("VOC2012", None, ()),
+        ("VOC2007", "train", ()),
+    ],
+)
+def test_other_counts_than_published(
+    voc: Path, monkeypatch: pytest.MonkeyPatch, folder: str, split: str | None, remarks: tuple[str, ...]
+) -> None:
+    root = voc.rename(voc.with_name(folder))
+    monkeypatch.chdir(root)
+    image_set = load_voc(root, split=split)
+    assert image_set.remarks == remarks
+    assert summary(image_set).endswith("\n".join(remarks))
 
 
 def fails(path: Path, reason: str, **options: str | Path | bool) -> None:

@@ -7,7 +7,16 @@ from pathlib import Path
 from tag2mask.data.coco import instances_file, load_coco
 from tag2mask.data.decode import photo_size, read_mask, read_photo, voc_palette, write_mask
 from tag2mask.data.folder import load_folder, photos_in
-from tag2mask.data.image_set import IGNORE, ImageSet, Sample, check_mask_sizes, check_trainable, few, summary
+from tag2mask.data.image_set import (
+    IGNORE,
+    ImageSet,
+    Sample,
+    check_mask_sizes,
+    check_trainable,
+    few,
+    keep_truth,
+    summary,
+)
 from tag2mask.data.tables import find_table
 from tag2mask.data.voc import load_voc, voc_root
 from tag2mask.errors import DataError
@@ -18,6 +27,7 @@ __all__ = [
     "Sample",
     "check_mask_sizes",
     "check_trainable",
+    "keep_truth",
     "load",
     "load_coco",
     "load_folder",

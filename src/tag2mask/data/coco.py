@@ -14,6 +14,7 @@ from pycocotools import mask as rle
 from tag2mask.data import tables
 from tag2mask.data.folder import readable
 from tag2mask.data.image_set import IGNORE, ImageSet, Sample, few
+from tag2mask.data.published import coco_remarks
 from tag2mask.errors import DataError
 
 Record = dict[str, Any]
@@ -75,12 +76,15 @@ def load_coco(
     names = set(files) if split is None else _split_names(split, files, path)
     sizes = {name: drawing[:2] for name, drawing in drawings.items()}
     kept, notes = readable({name: files[name] for name in sorted(names)}, strict, sizes)
+    samples = tuple(Sample(name, file, _labels(drawings[name])) for name, file in kept.items())
+    published = path.stem.removeprefix("instances_") if split is None and len(classes) == 80 else ""
     return ImageSet(
         tuple(classes),
-        tuple(Sample(name, file, _labels(drawings[name])) for name, file in kept.items()),
+        samples,
         notes,
         partial(draw_truth, drawings={name: drawings[name] for name in kept}),
         labels_from=str(path),
+        remarks=coco_remarks(published, len(samples), sum(bool(sample.labels) for sample in samples)),
     )
 
 

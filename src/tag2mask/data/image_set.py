@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tag2mask.data.decode import photo_size, read_mask
+from tag2mask.data.decode import photo_size, read_mask, write_mask
 from tag2mask.errors import DataError
 
 IGNORE = 255
@@ -49,6 +50,7 @@ class ImageSet:
         skipped: what was left out, one entry a photo or table row: ``"photos/x.jpg: cannot be read"``.
         draw_truth: how to make the truth of a sample whose ``mask`` is None (COCO draws it from polygons).
         labels_from: where the labels were read, in words (``"labels.csv"``, ``"class folders"``).
+        remarks: what else is worth knowing, such as how the set differs from the published one.
     """
 
     classes: tuple[str, ...]
@@ -56,6 +58,7 @@ class ImageSet:
     skipped: tuple[str, ...] = ()
     draw_truth: Callable[[Sample], np.ndarray | None] = field(default=no_truth, compare=False)
     labels_from: str = ""
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -91,6 +94,16 @@ class ImageSet:
             for label in sample.labels:
                 counts[label - 1] += 1
         return dict(zip(self.classes, counts, strict=True))
+
+
+def keep_truth(image_set: ImageSet, folder: Path) -> ImageSet:
+    """Return the same set, whose drawn truth is written to ``folder`` once and read from there afterwards.
+
+    It is drawn again where the file of the labels is newer than the mask. Truth in mask files stays as it is.
+    """
+    source = Path(image_set.labels_from)
+    changed = source.stat().st_mtime if source.is_file() else 0.0
+    return replace(image_set, draw_truth=partial(_kept, image_set.draw_truth, folder, changed))
 
 
 def check_trainable(image_set: ImageSet) -> None:
@@ -130,7 +143,7 @@ def summary(image_set: ImageSet) -> str:
         lines += [f"left out: {len(image_set.skipped)}", *(f"  {note}" for note in image_set.skipped[:3])]
     if len(image_set.skipped) > 3:
         lines.append(f"  and {len(image_set.skipped) - 3} more")
-    return "\n".join(lines)
+    return "\n".join([*lines, *image_set.remarks])
 
 
 def few(items: list[str], most: int = 3) -> str:
@@ -152,6 +165,16 @@ def check_mask_sizes(image_set: ImageSet) -> None:
     for sample in image_set.samples:
         if sample.mask is not None:
             _check_size(photo_size(sample.mask), sample)
+
+
+def _kept(draw: Callable[[Sample], np.ndarray | None], folder: Path, since: float, sample: Sample) -> np.ndarray | None:
+    file = folder / f"{sample.name}.png"
+    if file.is_file() and file.stat().st_mtime > since:
+        return read_mask(file)
+    mask = draw(sample)
+    if mask is not None:
+        write_mask(file, mask)
+    return mask
 
 
 def _check_size(mask_size: tuple[int, ...], sample: Sample) -> None:

@@ -12,6 +12,7 @@ from tag2mask.data import tables
 from tag2mask.data.decode import read_mask
 from tag2mask.data.folder import make_samples, photos_by_name, readable, table_tags
 from tag2mask.data.image_set import IGNORE, ImageSet
+from tag2mask.data.published import voc_remarks
 from tag2mask.errors import DataError
 
 VOC_CLASSES = (
@@ -46,9 +47,7 @@ def load_voc(
     Raises:
         DataError: the folder, the labels or the split is wrong; a photo of the split has no labels.
     """
-    root = voc_root(path)
-    if root is None:
-        raise DataError(f"{path}: no JPEGImages here or in VOC2012 below; give the folder that has JPEGImages")
+    root = existing_root(path)
     photos = photos_by_name(root / "JPEGImages")
     chosen = None if split is None else _split_names(split, root, photos)
     source, tags_of = _labels(root, labels, photos)
@@ -60,7 +59,8 @@ def load_voc(
     samples = make_samples(kept, tags, _INDICES, lambda name: _mask_file(root, name))
     bare = sorted(set(chosen or photos) - set(tags))
     notes += tuple(f"{photos[name]}: no labels in {source}" for name in bare)
-    return ImageSet(VOC_CLASSES, samples, notes, labels_from=source)
+    remarks = voc_remarks(root, split, len(samples))
+    return ImageSet(VOC_CLASSES, samples, notes, labels_from=source, remarks=remarks)
 
 
 def voc_root(path: str | Path) -> Path | None:
@@ -68,6 +68,18 @@ def voc_root(path: str | Path) -> Path | None:
     path = Path(path)
     years = [*sorted(path.glob("VOC2*"), reverse=True), *sorted(path.glob("VOCdevkit/VOC2*"), reverse=True)]
     return next((root for root in (path, *years) if (root / "JPEGImages").is_dir()), None)
+
+
+def existing_root(path: str | Path) -> Path:
+    """Return `voc_root`.
+
+    Raises:
+        DataError: there is none.
+    """
+    root = voc_root(path)
+    if root is None:
+        raise DataError(f"{path}: no JPEGImages here or in VOC2012 below; give the folder that has JPEGImages")
+    return root
 
 
 def _labels(
@@ -111,7 +123,16 @@ def _mask_file(root: Path, name: str) -> Path:
 
 def _split_names(split: str | Path, root: Path, photos: Mapping[str, Path]) -> list[str]:
     file = tables.find_list(split, (root / "ImageSets/Segmentation", root / "ImageSets/Main"))
-    return sorted(tables.match_photos(_ids(tables.read_list(file)), photos, file).values())
+    return sorted(tables.match_photos(list_ids(file), photos, file).values())
+
+
+def list_ids(file: Path) -> list[str]:
+    """Return the ids in one of VOC's lists.
+
+    Raises:
+        DataError: the file is missing, not UTF-8, or has no entries.
+    """
+    return _ids(tables.read_list(file))
 
 
 def _ids(lines: Iterable[str]) -> list[str]:

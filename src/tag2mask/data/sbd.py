@@ -1,0 +1,104 @@
+"""SBD, the Semantic Boundaries Dataset (Hariharan et al. 2011): its .mat files to masks, and the list trainaug."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from tag2mask.data.decode import write_mask
+from tag2mask.data.files import write_text
+from tag2mask.data.image_set import IGNORE
+from tag2mask.data.published import voc_remarks
+from tag2mask.data.voc import VOC_CLASSES, existing_root, list_ids
+from tag2mask.errors import DataError
+from tag2mask.progress import track
+from tag2mask.threads import map_ahead
+
+log = logging.getLogger("tag2mask")
+
+
+def convert_sbd(path: str | Path, out: str | Path, *, strict: bool = False) -> tuple[int, int]:
+    """Write the mask of each of SBD's .mat files as palette PNG; masks that are in ``out`` already stay.
+
+    Args:
+        path: the folder that has ``cls``, or the one that ``benchmark.tgz`` was unpacked to.
+        out: folder of the masks, such as VOC's ``SegmentationClassAug``.
+        strict: a file that cannot be read is an error, not reported and skipped.
+
+    Returns:
+        how many masks of SBD there now are, and of how many files.
+
+    Raises:
+        DataError: there are no .mat files, a mask cannot be written, or, if ``strict``, a file cannot be read.
+    """
+    files = {Path(out) / f"{file.stem}.png": file for file in _mat_files(path)}
+    todo = [mask for mask in files if not mask.exists()]
+
+    def convert(mask: Path) -> None:
+        try:
+            pixels = read_sbd(files[mask])
+        except DataError as error:
+            if strict:
+                raise
+            log.warning("skipped: %s", error)
+        else:
+            write_mask(mask, pixels)
+
+    for _ in track(map_ahead(convert, todo), len(todo), "masks of SBD"):
+        pass
+    return sum(mask.exists() for mask in files), len(files)
+
+
+def read_sbd(file: str | Path) -> np.ndarray:
+    """Read the mask of one of SBD's files: ``GTcls.Segmentation`` of a MATLAB 5 file, which holds no code.
+
+    Returns:
+        uint8 H x W, VOC's class indices.
+
+    Raises:
+        DataError: the file is missing, corrupt or holds no such mask.
+    """
+    try:
+        mask = loadmat(str(file), variable_names=["GTcls"], appendmat=False)["GTcls"]["Segmentation"][0, 0]
+    except Exception:  # the reader raises nearly anything on corrupt bytes
+        raise DataError(f"{file}: truncated, corrupt or not of SBD (no GTcls.Segmentation); fetch it again") from None
+    if mask.dtype != np.uint8 or mask.ndim != 2 or not mask.size:
+        raise DataError(f"{file}: the mask is {mask.dtype} {mask.shape}, not uint8 H x W; fetch it again")
+    highest = int(np.max(mask, where=mask != IGNORE, initial=0))
+    if highest > len(VOC_CLASSES):
+        raise DataError(f"{file}: class index {highest}, but VOC has {len(VOC_CLASSES)} classes; fetch it again")
+    return np.ascontiguousarray(mask)
+
+
+def write_trainaug(path: str | Path, voc: str | Path) -> tuple[Path, int]:
+    """Write the list trainaug of VOC 2012: the photos of SBD and of VOC's train, without those of VOC's val.
+
+    Args:
+        path: SBD's folder, as for `convert_sbd`.
+        voc: VOC's folder, as for `load_voc`.
+
+    Returns:
+        the list, ``ImageSets/Segmentation/trainaug.txt``, and how many photos are in it (published: 10,582).
+
+    Raises:
+        DataError: SBD or VOC's lists are not there, or the list cannot be written.
+    """
+    root = existing_root(voc)
+    lists = root / "ImageSets" / "Segmentation"
+    train, val = (list_ids(lists / f"{split}.txt") for split in ("train", "val"))
+    ids = sorted({*train, *(file.stem for file in _mat_files(path))} - set(val))
+    write_text(lists / "trainaug.txt", "".join(f"{name}\n" for name in ids))
+    for remark in voc_remarks(root, "trainaug", len(ids)):
+        log.warning("%s", remark)
+    return lists / "trainaug.txt", len(ids)
+
+
+def _mat_files(path: str | Path) -> list[Path]:
+    path = Path(path)
+    for folder in (path, path / "dataset", path / "benchmark_RELEASE" / "dataset"):
+        if files := sorted((folder / "cls").glob("*.mat")):
+            return files
+    raise DataError(f"{path}: no cls/*.mat here or in benchmark_RELEASE/dataset below; give the folder that has cls")
