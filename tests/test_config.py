@@ -25,17 +25,6 @@ def test_the_recipes_that_commands_use_are_there():
     assert {"fast", "demo"} <= set(recipe_names())
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("luo2020")])
-def test_the_papers_recipes_do_what_the_paper_says(name):
-    recipe = load_recipe(name)
-    assert (recipe.proxy.threshold, recipe.proxy.conflict, recipe.proxy.crf) == (0, "ignore", "single")
-    assert recipe.patterns.layers[0] == "C41"
-    assert recipe.patterns.images_per_class == 800
-    assert recipe.segmenter.retrain == 1
-    assert recipe.inference.scales == [241, 328, 401]
-    assert recipe.inference.crf
-
-
 @pytest.mark.parametrize("name", recipe_names())
 def test_yaml_there_and_back(name, tmp_path):
     recipe = load_recipe(name, ["seed=7", "segmenter.learning_rate=3.0e-05", "crf.gaussian=[2, 5]"])

@@ -91,8 +91,6 @@ def test_vgg16_at_stride_8():
     backbone = Backbone("vgg16", ["C41", "C43"], output_stride=8, weights="random")
     maps = maps_of(backbone, torch.zeros(1, 3, 328, 328))
     assert {tuple(map_.shape) for map_ in maps.values()} == {(1, 512, 41, 41)}
-    dilations = [module.dilation[0] for module in backbone.model.features if isinstance(module, nn.Conv2d)]
-    assert dilations == [1] * 10 + [2] * 3
 
 
 @pytest.mark.parametrize("stride", [8, 16])
@@ -319,15 +317,6 @@ def test_segmenter_gives_logits_of_background_and_classes(name, head, stride, sh
     segmenter = Segmenter(name, ["a", "b", "c"], head=head, output_stride=stride, weights="random").eval()
     with torch.no_grad():
         assert segmenter(torch.zeros(2, 3, 96, 64)).shape == shape
-
-
-def test_large_field_of_view_is_as_published():
-    segmenter = Segmenter("resnet18", ["a"], head="largefov", output_stride=8, weights="random")
-    sixth, seventh, eighth = (module for module in segmenter.head.modules() if isinstance(module, nn.Conv2d))
-    assert (sixth.kernel_size, sixth.dilation, sixth.out_channels) == ((3, 3), (12, 12), 1024)
-    assert (seventh.kernel_size, seventh.out_channels) == ((1, 1), 1024)
-    assert eighth.out_channels == 2
-    assert [module.p for module in segmenter.head.modules() if isinstance(module, nn.Dropout)] == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("head", ["light", "largefov"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from tag2mask.data.decode import write_mask
 from tag2mask.data.files import write_text
@@ -18,6 +20,8 @@ from tag2mask.progress import track
 from tag2mask.threads import map_ahead
 
 log = logging.getLogger("tag2mask")
+_COMPRESSED, _STRUCT, _UINT8 = 15, 2, (9, 2)
+_MOST_BYTES = 2**26
 
 
 def convert_sbd(path: str | Path, out: str | Path, *, strict: bool = False) -> tuple[int, int]:
@@ -53,7 +57,7 @@ def convert_sbd(path: str | Path, out: str | Path, *, strict: bool = False) -> t
 
 
 def read_sbd(file: str | Path) -> np.ndarray:
-    """Read the mask of one of SBD's files: ``GTcls.Segmentation`` of a MATLAB 5 file, which holds no code.
+    """Read the mask of one of SBD's files: ``GTcls.Segmentation``.
 
     Returns:
         uint8 H x W, VOC's class indices.
@@ -62,15 +66,15 @@ def read_sbd(file: str | Path) -> np.ndarray:
         DataError: the file is missing, corrupt or holds no such mask.
     """
     try:
-        mask = loadmat(str(file), variable_names=["GTcls"], appendmat=False)["GTcls"]["Segmentation"][0, 0]
-    except Exception:  # the reader raises nearly anything on corrupt bytes
-        raise DataError(f"{file}: truncated, corrupt or not of SBD (no GTcls.Segmentation); fetch it again") from None
-    if mask.dtype != np.uint8 or mask.ndim != 2 or not mask.size:
-        raise DataError(f"{file}: the mask is {mask.dtype} {mask.shape}, not uint8 H x W; fetch it again")
+        mask = _segmentation(Path(file).read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); check the file") from None
+    except (ValueError, IndexError, struct.error, zlib.error):
+        raise DataError(f"{file}: corrupt, or no GTcls.Segmentation of uint8 H x W in it; fetch it again") from None
     highest = int(np.max(mask, where=mask != IGNORE, initial=0))
     if highest > len(VOC_CLASSES):
         raise DataError(f"{file}: class index {highest}, but VOC has {len(VOC_CLASSES)} classes; fetch it again")
-    return np.ascontiguousarray(mask)
+    return mask
 
 
 def write_trainaug(path: str | Path, voc: str | Path) -> tuple[Path, int]:
@@ -102,3 +106,44 @@ def _mat_files(path: str | Path) -> list[Path]:
         if files := sorted((folder / "cls").glob("*.mat")):
             return files
     raise DataError(f"{path}: no cls/*.mat here or in benchmark_RELEASE/dataset below; give the folder that has cls")
+
+
+def _segmentation(data: bytes) -> np.ndarray:
+    """Return GTcls.Segmentation of a MATLAB 5 file. (SciPy's reader can end the process on a damaged file.)"""
+    if data[124:128] != b"\0\1IM":
+        raise ValueError("not MATLAB 5, least byte first")
+    for kind, content in _elements(data[128:]):
+        matrix = _unpacked(content) if kind == _COMPRESSED else content
+        (_, flags), _, (_, name), *rest = _elements(matrix)
+        if name == b"GTcls" and flags[0] == _STRUCT:
+            (_, length), (_, names), *values = rest
+            step = int.from_bytes(length, "little")
+            fields = [names[at : at + step].partition(b"\0")[0] for at in range(0, len(names), step)]
+            (_, flags), (_, size), _, (kind, pixels) = _elements(values[fields.index(b"Segmentation")][1])
+            height, width = struct.unpack("<2i", size)
+            if (flags[0], kind) != _UINT8 or min(height, width) < 1:
+                break
+            return np.frombuffer(pixels, np.uint8).reshape(width, height).T.copy()
+    raise ValueError("no mask")
+
+
+def _unpacked(content: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    ((_, matrix),) = _elements(unpacker.decompress(content, _MOST_BYTES))
+    if not unpacker.eof:
+        raise ValueError("truncated or too large")
+    return matrix
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and content of each element; a short one keeps its size in the upper half of its type."""
+    at = 0
+    while at < len(data):
+        kind, size = struct.unpack_from("<2I", data, at)
+        start, room = at + 8, size + (-size % 8 if kind != _COMPRESSED else 0)
+        if kind >> 16:
+            kind, size, start, room = kind & 0xFFFF, kind >> 16, at + 4, 4
+        if size > room or start + size > len(data):
+            raise ValueError("an element ends beyond its place")
+        yield kind, data[start : start + size]
+        at = start + room
