@@ -8,7 +8,7 @@ VOC2012 = {"train": 1_464, "val": 1_449, "trainval": 2_913, "trainaug": 10_582}
 """Photos with masks, by split: Everingham et al. 2015; ``trainaug`` with SBD, Hariharan et al. 2011."""
 
 COCO2017 = {"train2017": (118_287, 117_266), "val2017": (5_000, 4_952)}
-"""Photos, and how many of them have annotations, by split: Lin et al. 2014."""
+"""Photos, and how many of them have annotations, by split of the release of 2017 (COCO: Lin et al. 2014)."""
 
 
 def voc_remarks(root: Path, split: str | Path | None, photos: int) -> tuple[str, ...]:
