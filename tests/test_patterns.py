@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
@@ -417,45 +414,6 @@ def test_weak_and_contrary_evidence_is_told(fitted, tmp_path):
     assert "disagrees" in doubtful.doubts()[0]
     doubtful.evidence_ = torch.tensor([[0.5, 0.3], [0.4, 0.2]])
     assert doubtful.doubts() == []
-
-
-SCRIPT = """\
-import sys
-import torch
-from tag2mask.data import load
-from tag2mask.networks.classifier import Classifier
-from tag2mask.patterns import ClassPatterns, discover
-
-rank, folder, classifier, meeting, out = int(sys.argv[1]), *sys.argv[2:]
-torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2)
-patterns = ClassPatterns("resnet18", weights="random", size=96, components=5, workers=0, images_per_class=8)
-discover(Classifier.load(classifier), load(folder), [patterns])
-patterns.save(f"{out}-{rank}.safetensors")
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_two_processes_find_the_same_patterns_as_one(shapes_folder, data, classifier, tmp_path):
-    alone = made_patterns(images_per_class=8)
-    discover(classifier, data, [alone])
-    classifier.save(tmp_path / "classifier.safetensors")
-    (tmp_path / "share.py").write_text(SCRIPT)
-    paths = [shapes_folder, tmp_path / "classifier.safetensors", tmp_path / "meeting", tmp_path / "patterns"]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
-    processes = [
-        subprocess.Popen([sys.executable, tmp_path / "share.py", str(rank), *map(str, paths)], env=environment)
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    both = [ClassPatterns.load(tmp_path / f"patterns-{rank}.safetensors") for rank in range(2)]
-    for name in ("means_", "directions_", "spectra_", "variances_", "evidence_"):
-        assert torch.equal(getattr(both[0], name), getattr(both[1], name))
-        assert_close(getattr(both[0], name), getattr(alone, name))
 
 
 @pytest.mark.skipif(

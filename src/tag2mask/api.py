@@ -12,6 +12,7 @@ from pathlib import Path
 from tag2mask.config import Recipe, apply_setting, load_recipe, parse_recipe
 from tag2mask.data import ImageSet, Sample, load, photos_in
 from tag2mask.data.files import write_text
+from tag2mask.distributed import is_main
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference import predict_masks
 from tag2mask.networks.deeplab import Segmenter
@@ -137,9 +138,9 @@ def evaluate(
         scores = read_metrics(opened.out)
     else:
         scores = score_folders(masks, truth, _lines(split), _lines(classes))
-    if json_file:
+    if json_file and is_main():
         write_text(Path(json_file), json.dumps(scores, indent=2) + "\n")
-    if csv_file:
+    if csv_file and is_main():
         write_text(Path(csv_file), _as_csv({"masks": scores} if "miou" in scores else scores))
     return scores
 

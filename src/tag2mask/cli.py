@@ -15,6 +15,7 @@ import typer
 from rich.logging import RichHandler
 from rich.table import Table
 
+from tag2mask.distributed import first_to_fail, is_main, leave
 from tag2mask.errors import UserError
 from tag2mask.progress import console
 
@@ -72,7 +73,7 @@ def demo(
     from tag2mask.pipeline import Source, open_run
 
     scenes = out / "scenes"
-    if not (scenes / "val.txt").exists():
+    if is_main() and not (scenes / "val.txt").exists():
         typer.echo(f"drawing scenes to {scenes}")
         write_scenes(scenes)
     source = Source(str(scenes.resolve()), None, "train", "val")
@@ -174,29 +175,42 @@ _stage("report", "Draw the overview.")
 
 
 def main() -> None:
-    """Run the command line; whatever the user can mend ends in one line and exit code 2."""
+    """Run the command line; whatever the user can mend ends in one line and exit code 2.
+
+    Of several processes the main one speaks; another one only warns, and says why it failed if it is the first to.
+    """
     logging.captureWarnings(True)
     handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
     if not sys.stderr.isatty():
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
-    logging.getLogger("tag2mask").setLevel(logging.INFO)
+    logging.getLogger("tag2mask").setLevel(logging.INFO if is_main() else logging.WARNING)
     logging.getLogger("tag2mask").addHandler(handler)
+    if not is_main():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         app()
     except UserError as error:
-        print(f"tag2mask: {error}", file=sys.stderr)
+        if first_to_fail():
+            print(f"tag2mask: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
-        if end.code == INTERRUPTED:
+        if end.code == INTERRUPTED and is_main():
             print("tag2mask: stopped; the same command goes on from here", file=sys.stderr)
+        if not end.code:
+            leave()
         raise
+    except Exception:
+        if first_to_fail():
+            raise
+        sys.exit(1)  # an exchange with a process that has said why it failed
 
 
 def _finish(opened: Any, until: str) -> None:
     from tag2mask.pipeline import plan, run_stages
 
-    typer.echo(plan(opened))
+    if is_main():
+        typer.echo(plan(opened))
     _print_scores(run_stages(opened, until))
     typer.echo(f"everything is in {opened.out}")
 

@@ -16,6 +16,7 @@ from tag2mask.config import CrfConfig, Recipe
 from tag2mask.crf import dense_crf
 from tag2mask.data import Sample, read_photo, write_mask
 from tag2mask.data.loading import keep_readable
+from tag2mask.distributed import barrier, share
 from tag2mask.errors import DataError
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.progress import track
@@ -116,6 +117,8 @@ def predict_masks(
 ) -> int:
     """Write a palette PNG for every photo that has none yet and return how many there now are.
 
+    Each of the processes at work predicts its share.
+
     Args:
         segmenter: in evaluation mode, on its device.
         samples: the photos.
@@ -139,9 +142,11 @@ def predict_masks(
     for sample in samples:
         if (folder / f"{sample.name}.png").resolve() == sample.image.resolve():
             raise DataError(f"{sample.image} would be overwritten by its mask; choose another folder for the masks")
-    todo = samples if again else without_mask(samples, folder)
+    mine = share(samples)
+    todo = mine if again else without_mask(mine, folder)
     for _ in track(map_ahead(write, jobs()), len(todo), f"masks to {folder.name}"):
         pass
+    barrier()
     return len(samples) - len(without_mask(samples, folder))
 
 

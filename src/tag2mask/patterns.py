@@ -5,25 +5,30 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.linalg import eigh
+from scipy.linalg.blas import ssyrk
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from tag2mask.data import ImageSet, Sample, photo_size
 from tag2mask.data.loading import photo_batches
+from tag2mask.distributed import gather, of_main, share, total, world
 from tag2mask.errors import DataError
-from tag2mask.networks.backbones import LAST, Backbone, resolve_layer
+from tag2mask.networks.backbones import LAST, Backbone, half_precision, resolve_layer
 from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.networks.weights import load_tensors, load_weights, part_of, refusing, save_tensors
 from tag2mask.proxy import proxy_mask
 
 EVIDENCE = ("activation", "centre")
 """What orients a pattern: the classifier's class activation, and a prior that objects stand in the centre."""
+
+_BLOCK, _POSITIONS = 256, 1024
+"""Rows of a matrix, and positions, that are worked on at a time."""
 
 WEAK = 0.1
 """Correlation below which the evidence for a sign is called weak."""
@@ -36,7 +41,8 @@ class Moments:
     Attributes:
         count: K, the number of positions.
         mean: float64 D, $\bar t = \frac1K \sum_u t_u$ (Eq. 1).
-        scatter: float64 D x D, $\sum_u (t_u - \bar t)(t_u - \bar t)^T$ (K times the covariance of Eq. 2).
+        scatter: float D x D, $\sum_u (t_u - \bar t)(t_u - \bar t)^T$ (K times the covariance of Eq. 2); float32
+            of one chunk of descriptors, float64 as soon as chunks are merged.
         cross: float64 E x D, $\sum_u e_u t_u$ for each evidence e, which sums to zero in each image.
         energy: float64 E, $\sum_u e_u^2$.
     """
@@ -55,24 +61,66 @@ class Moments:
             descriptors: float K x D.
             evidence: float E x K, each row of zero sum.
         """
-        mean = descriptors.double().mean(0)
-        centred = descriptors - mean.to(descriptors.dtype)
-        rest = centred.double().mean(0)  # what rounding left of the mean
-        scatter = (centred.T @ centred).double() - len(centred) * torch.outer(rest, rest)
-        cross = (evidence.to(centred.dtype) @ centred).double()
-        return cls(len(descriptors), mean, scatter, cross, evidence.double().square().sum(1))
+        mean = descriptors.mean(0, dtype=torch.float64) if descriptors.is_cuda else _mean(descriptors)
+        shift = mean.to(descriptors.dtype)
+        scatter, cross = _products(descriptors, shift, evidence.to(descriptors.dtype))
+        rest = (mean - shift).to(scatter.dtype)  # what rounding left of the mean
+        scatter.addr_(rest, rest, alpha=-len(descriptors))
+        return cls(len(descriptors), mean, scatter, cross.double(), evidence.double().square().sum(1))
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of both sets of positions together (Chan, Golub and LeVeque 1979)."""
+        return self.copy().update(other)
+
+    def copy(self) -> Moments:
+        """Return moments of their own memory, all of them float64."""
+        tensors = (self.mean, self.scatter, self.cross, self.energy)
+        return Moments(self.count, *(tensor.to(torch.float64, copy=True) for tensor in tensors))
+
+    def update(self, other: Moments) -> Moments:
+        """Do `merge` in place."""
         count = self.count + other.count
         delta = other.mean - self.mean
-        return Moments(
-            count,
-            self.mean + delta * (other.count / count),
-            self.scatter + other.scatter + torch.outer(delta, delta) * (self.count * other.count / count),
-            self.cross + other.cross,
-            self.energy + other.energy,
-        )
+        self.scatter.addr_(delta, delta, alpha=self.count * other.count / count)
+        for rows, more in zip(self.scatter.split(_BLOCK), other.scatter.split(_BLOCK), strict=True):
+            rows += more
+        self.mean += delta * (other.count / count)
+        self.cross += other.cross
+        self.energy += other.energy
+        self.count = count
+        return self
+
+    def per_class(self, classes: int) -> Iterator[Moments]:
+        """Yield one for each of the classes whose evidence was given one after the other; they share the scatter."""
+        for cross, energy in zip(self.cross.chunk(classes), self.energy.chunk(classes), strict=True):
+            yield Moments(self.count, self.mean, self.scatter, cross, energy)
+
+
+def _mean(descriptors: Tensor) -> Tensor:
+    """Return the float64 mean; NumPy sums on the way, where torch would first convert all descriptors."""
+    return torch.from_numpy(descriptors.numpy().mean(0, dtype=np.float64))
+
+
+def _products(descriptors: Tensor, shift: Tensor, evidence: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scatter about ``shift``, D x D, and the cross sums, E x D.
+
+    On a CPU by BLAS's symmetric rank-k update, which does half the work of a product of matrices, for some
+    positions at a time, so that what is centred stays in the processor's cache.
+    """
+    if descriptors.is_cuda:
+        centred = descriptors - shift
+        return centred.T @ centred, evidence @ centred
+    size = len(shift)
+    upper, cross = np.zeros((size, size), np.float32, order="F"), torch.zeros(len(evidence), size)
+    for rows, weights in zip(descriptors.split(_POSITIONS), evidence.split(_POSITIONS, 1), strict=True):
+        centred = (rows - shift).contiguous()
+        upper = ssyrk(1.0, centred.numpy().T, beta=1.0, c=upper, overwrite_c=True)
+        cross += weights @ centred
+    for start in range(0, size, _BLOCK):
+        end = start + _BLOCK
+        upper[end:, start:end] = upper[start:end, end:].T
+        upper[start:end, start:end] += np.triu(upper[start:end, start:end], 1).T
+    return torch.from_numpy(upper.T), cross
 
 
 @dataclass
@@ -106,7 +154,7 @@ def leading_pattern(moments: Moments, components: int) -> Pattern:
         moments: of the semantic subset.
         components: how many eigenvalues to keep.
     """
-    covariance = (moments.scatter / moments.count).cpu().numpy()
+    covariance = (moments.scatter.double() / moments.count).cpu().numpy()
     values, vectors = leading_eigenpairs(covariance, components)
     direction = torch.from_numpy(vectors[:, 0].copy())
     norm = (moments.energy.cpu() * max(values[0], 0.0) * moments.count).sqrt()
@@ -198,20 +246,23 @@ def collect_moments(
     moments: dict[tuple[str, int], Moments] = {}
     device = classifier.head.weight.device
     for samples, images in batches:
-        with torch.inference_mode():
+        with torch.inference_mode(), half_precision(device):
             features = classifier(images.to(device)).features
-            activation = classifier.activation(features[LAST])
-        for label in sorted({label for sample in samples for label in subsets[sample.name]}):
-            rows = [row for row, sample in enumerate(samples) if label in subsets[sample.name]]
-            evidence = evidence_maps(activation[rows, label - 1])
+            activation = classifier.activation(features[LAST]).float()
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for row, sample in enumerate(samples):
+            alike[tuple(subsets[sample.name])].append(row)
+        for labels, rows in alike.items():
+            evidence = torch.cat([evidence_maps(activation[rows, label - 1]) for label in labels], 1)
             for layer in classifier.backbone.layers:
-                maps = features[layer][rows]
+                maps = features[layer][rows].float()
                 new = Moments.of(
                     maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]),
-                    _fit_evidence(evidence, maps).permute(1, 0, 2, 3).reshape(len(EVIDENCE), -1),
+                    _fit_evidence(evidence, maps).permute(1, 0, 2, 3).flatten(1),
                 )
-                key = (layer, label)
-                moments[key] = moments[key].merge(new) if key in moments else new
+                for label, part in zip(labels, new.per_class(len(labels)), strict=True):
+                    key = (layer, label)
+                    moments[key] = moments[key].update(part) if key in moments else part.copy()
     return moments
 
 
@@ -223,17 +274,32 @@ def _fit_evidence(evidence: Tensor, maps: Tensor) -> Tensor:
     return resized - resized.mean((2, 3), keepdim=True)
 
 
-def merge_processes(moments: dict[tuple[str, int], Moments]) -> dict[tuple[str, int], Moments]:
-    """Return the moments of all processes together, the same in each; alone, return what came in."""
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+def merge_processes(
+    moments: dict[tuple[str, int], Moments], channels: dict[str, int], device: torch.device
+) -> dict[tuple[str, int], Moments]:
+    r"""Return the moments of all processes together, the same in each; alone, return what came in.
+
+    `Moments.merge` of many at once, in sums over processes p: $\bar t = \frac1K \sum_p K_p \bar t_p$, and
+    $\sum_p \big( S_p + K_p (\bar t_p - \bar t)(\bar t_p - \bar t)^T \big)$.
+
+    Args:
+        moments: this process's, by layer and class index.
+        channels: of each layer.
+        device: where the moments are.
+    """
+    if world() == 1:
         return moments
-    shards: list[dict[tuple[str, int], Moments]] = [{} for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(shards, moments)
-    total: dict[tuple[str, int], Moments] = {}
-    for shard in shards:
-        for key, new in shard.items():
-            total[key] = total[key].merge(new) if key in total else new
-    return total
+    for key in of_main(sorted({key for theirs in gather(list(moments)) for key in theirs})):
+        if key not in moments:
+            nothing = torch.zeros(1, channels[key[0]], device=device)
+            moments[key] = replace(Moments.of(nothing, nothing.new_zeros(len(EVIDENCE), 1)).copy(), count=0)
+        mine = moments[key]
+        count = int(total(torch.tensor(mine.count)))
+        mean = total(mine.mean * (mine.count / count))
+        delta = mine.mean - mean
+        mine.scatter.addr_(delta, delta, alpha=mine.count)
+        moments[key] = Moments(count, mean, total(mine.scatter), total(mine.cross), total(mine.energy))
+    return moments
 
 
 _FITTED = ("means", "directions", "spectra", "variances", "evidence")
@@ -386,21 +452,21 @@ def discover(classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPat
     Raises:
         DataError: a class has no photo.
     """
-    first = patterns[0]
+    first, labels = patterns[0], range(1, len(data.classes) + 1)
     subsets = choose_subsets(data, first.images_per_class, first.seed)
-    chosen = [sample for sample in data.samples if sample.name in subsets]
-    rank, world = 0, 1
-    if torch.distributed.is_initialized():
-        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    batches = photo_batches(chosen[rank::world], first.size, workers=first.workers, strict=strict, label="moments")
-    moments = merge_processes(collect_moments(classifier, batches, subsets))
+    # Photos of the same classes side by side: their descriptors are multiplied together, once for all classes.
+    chosen = sorted((sample for sample in data.samples if sample.name in subsets), key=lambda s: subsets[s.name])
+    batches = photo_batches(share(chosen), first.size, workers=first.workers, strict=strict, label="moments")
+    moments = collect_moments(classifier, batches, subsets)
+    moments = merge_processes(moments, classifier.backbone.channels, classifier.head.weight.device)
     for fitted in patterns:
         layer = resolve_layer(fitted.layer, classifier.backbone.name, classifier.backbone.model)
-        found = []
         for label, name in enumerate(data.classes, 1):
             if (layer, label) not in moments:
                 raise DataError(f"no readable photo carries the tag '{name}'; remove the class or add photos")
-            found.append(leading_pattern(moments[layer, label], fitted.components))
+        mine = [(label, leading_pattern(moments[layer, label], fitted.components)) for label in share(labels)]
+        by_label = dict(of_main([pair for theirs in gather(mine) for pair in theirs]))
+        found = [by_label[label] for label in labels]
         fitted.classes_ = tuple(data.classes)
         fitted.classifier_ = classifier
         fitted.means_ = torch.stack([pattern.mean for pattern in found])

@@ -40,10 +40,11 @@ from tag2mask.data import (
 )
 from tag2mask.data.files import write_text
 from tag2mask.data.loading import photo_batches
+from tag2mask.distributed import barrier, device, gather, is_main, of_main, share, world
 from tag2mask.errors import DataError, RunError, nearest
 from tag2mask.inference import mask_of, predict_masks, predict_probabilities, read_ahead, without_mask
 from tag2mask.metrics import average_precision
-from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.backbones import Backbone, half_precision
 from tag2mask.networks.classifier import Classifier, targets_of, train_head
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.patterns import ClassPatterns, discover
@@ -105,8 +106,8 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """A GPU where there is one."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """A GPU where there is one; with several processes, each its own."""
+        return device()
 
     @cached_property
     def segmenter_file(self) -> Path:
@@ -119,7 +120,9 @@ class Run:
         return self.out / f"segmenter{suffix}.safetensors"
 
     def record(self, name: str, value: Any) -> None:
-        """Put a value into metrics.json."""
+        """Put a value into metrics.json; of several processes, only the main one writes."""
+        if not is_main():
+            return
         metrics = read_metrics(self.out)
         metrics[name] = value
         write_text(self.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -148,8 +151,9 @@ def classify(run: Run) -> None:
             workers=run.recipe.workers,
             checkpoint=run.out / ".classifier.pt",
         )
-    classifier.save(run.out / "classifier.safetensors")
-    (run.out / ".classifier.pt").unlink(missing_ok=True)
+    if is_main():
+        classifier.save(run.out / "classifier.safetensors")
+        (run.out / ".classifier.pt").unlink(missing_ok=True)
     run.record("classifier", _precision(run, classifier, held_out))
 
 
@@ -167,6 +171,8 @@ def find_patterns(run: Run) -> None:
         for layer in how.layers
     ]  # fmt: skip
     discover(classifier, run.train, patterns, run.strict)
+    if not is_main():
+        return
     for fitted in patterns:
         for line in fitted.doubts():
             log.warning("%s: %s", fitted.layer, line)
@@ -193,7 +199,7 @@ def estimate(run: Run) -> None:
             for (sample, photo), scores in zip(chunk, patterns.score(squares).cpu().numpy(), strict=True):
                 yield sample, photo, scores
 
-    todo = without_mask(run.train.samples, run.out / "proxy")
+    todo = without_mask(share(run.train.samples), run.out / "proxy")
     for _ in track(map_ahead(write, jobs()), len(todo), "proxy masks"):
         pass
 
@@ -260,6 +266,8 @@ def evaluate(run: Run) -> None:
 
 def report(run: Run) -> None:
     """Draw photos, truth, proxy masks and predictions side by side into ``report/overview.png``."""
+    if not is_main():
+        return
     from tag2mask.report import OverviewRow, save_overview
 
     model = TrainedSegmenter(Segmenter.load(run.segmenter_file).to(run.device), run.recipe)
@@ -317,6 +325,18 @@ def open_run(
     Whatever is raised, nothing has then been written.
     """
     run = Run(Path(out), source, recipe, strict, given)
+    begin(run)
+    return run
+
+
+def begin(run: Run) -> None:
+    """Check a run's folder, data and networks, then write its configuration; raises as `open_run` does."""
+    if is_main():
+        _begin(run)
+    barrier()
+
+
+def _begin(run: Run) -> None:
     config = run.out / "config.yaml"
     if config.exists():
         other = resume_run(run.out)
@@ -329,9 +349,8 @@ def open_run(
     for data in (run.train, run.evaluation):
         check_mask_sizes(data)
     _warn_of_seen(run)
-    _check_networks(recipe)
+    _check_networks(run.recipe)
     write_text(config, yaml.safe_dump(_settings(run), sort_keys=False))
-    return run
 
 
 def resume_run(out: str | Path, *, strict: bool = False) -> Run:
@@ -363,16 +382,21 @@ def check_stage(stage: str) -> None:
 
 
 def run_stages(run: Run, until: str = "report") -> Scores:
-    """Do every stage up to ``until`` that is not done yet and return the scores."""
+    """Do every stage up to ``until`` that is not done yet and return the scores.
+
+    Where torchrun or accelerate launch started several processes, all call this: they share the work, the
+    main one writes what is common to all, and none begins a stage before all have ended the one before.
+    """
     check_stage(until)
     for stage, function in STAGES.items():
-        if not is_done(run, stage):
+        if not of_main(is_done(run, stage)):
             started = time.monotonic()
             log.info("%s: %s", stage, (function.__doc__ or "").splitlines()[0])
             function(run)
             seconds = time.monotonic() - started
             spent = read_metrics(run.out).get("seconds", {})
             run.record("seconds", {**spent, stage: round(spent.get(stage, 0) + seconds, 1)})
+            barrier()
             log.info("%s: done in %s", stage, duration(seconds))
         if stage == until:
             break
@@ -392,9 +416,11 @@ def redo_stage(run: Run, stage: str) -> None:
         ],
         "predict": [*(run.out / "predictions").rglob("*.png")],
     }
-    for file in written.get(stage, []):
+    for file in written.get(stage, []) if is_main() else []:
         file.unlink(missing_ok=True)
+    barrier()
     STAGES[stage](run)
+    barrier()
 
 
 def plan(run: Run) -> str:
@@ -435,7 +461,7 @@ def estimate_seconds(run: Run) -> float:
         "predict": test * seen,
         "evaluate": 0.02 * (2 * train + test),
     }
-    return sum(cost for stage, cost in costs.items() if not is_done(run, stage))
+    return sum(cost for stage, cost in costs.items() if not is_done(run, stage)) / world()
 
 
 @dataclass
@@ -498,8 +524,10 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
         segmenter, samples, masks, how,
         seed=seed, workers=run.recipe.workers, checkpoint=checkpoint, label=file.stem,
     )  # fmt: skip
-    segmenter.save(file)
-    checkpoint.unlink(missing_ok=True)
+    if is_main():
+        segmenter.save(file)
+        checkpoint.unlink(missing_ok=True)
+    barrier()
 
 
 def _check_networks(recipe: Recipe) -> None:
@@ -530,8 +558,9 @@ def _check_classes(run: Run, classes: Sequence[str], file: str) -> None:
 
 
 def _prepare_crf(needed: bool) -> None:
-    if needed:
+    if needed and is_main():
         log.info("dense CRF ready in %s (compiled once on a machine, then loaded)", duration(prepare()))
+    barrier()
 
 
 def _hold_out(run: Run) -> tuple[list[Sample], list[Sample]]:
@@ -547,12 +576,15 @@ def _precision(run: Run, classifier: Classifier, samples: Sequence[Sample]) -> S
     """Return the mean average precision and each class's, in percent; None without labelled photos."""
     if not samples:
         return None
-    rows, labels, size = [], [], run.recipe.classifier.size
-    for batch, images in photo_batches(samples, size, workers=run.recipe.workers, label="mAP"):
-        with torch.inference_mode():
-            rows.append(classifier(images.to(run.device)).logits.float().cpu())
-        labels += [sample.labels for sample in batch]
-    truth, scores = targets_of(labels, len(classifier.classes)).bool().numpy(), torch.cat(rows).numpy()
+    mine, size = [], run.recipe.classifier.size
+    for batch, images in photo_batches(share(samples), size, workers=run.recipe.workers, label="mAP"):
+        with torch.inference_mode(), half_precision(run.device):
+            mine.append(([sample.labels for sample in batch], classifier(images.to(run.device)).logits.float().cpu()))
+    parts = [part for theirs in gather(mine) for part in theirs]
+    if not parts:
+        return None
+    labels = [present for rows, _ in parts for present in rows]
+    truth, scores = targets_of(labels, len(classifier.classes)).bool().numpy(), torch.cat([s for _, s in parts]).numpy()
     precision = [100 * average_precision(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
     mean = float(np.nanmean(precision)) if np.isfinite(precision).any() else float("nan")
     per_class = dict(zip(classifier.classes, map(rounded, precision), strict=True))

@@ -10,14 +10,22 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tag2mask.distributed import is_main
+
 Item = TypeVar("Item")
 console = Console(stderr=True)
 _SECONDS_BETWEEN_LINES = 30.0
 
 
 def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-    """Yield ``items`` and show how many of ``total`` are done and how long the rest will take."""
-    yield from (_bar if sys.stderr.isatty() else _lines)(items, total, label)
+    """Yield ``items`` and show how many of ``total`` are done and how long the rest will take.
+
+    Of several processes, only the main one shows its share.
+    """
+    if not is_main():
+        yield from items
+    else:
+        yield from (_bar if sys.stderr.isatty() else _lines)(items, total, label)
 
 
 def duration(seconds: float) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from tag2mask.distributed import threads
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -19,12 +20,12 @@ def map_ahead(function: Callable[[In], Out], items: Iterable[In], workers: int |
     Args:
         function: called in one of the threads.
         items: taken one by one, in the thread that asks for results.
-        workers: threads; one per core if not given.
+        workers: threads; one per core that is this process's if not given.
 
     >>> list(map_ahead(lambda x: x * x, range(5), workers=2))
     [0, 1, 4, 9, 16]
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or threads()
     source = iter(items)
     waiting: deque[Future[Out]] = deque()
     pool = ThreadPoolExecutor(workers)

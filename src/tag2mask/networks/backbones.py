@@ -131,6 +131,12 @@ class Backbone(nn.Module):
         return {layer: features.shape[1] for layer, features in maps.items()}
 
 
+def half_precision(device: torch.device) -> torch.autocast:
+    """Return the context of a forward pass: bfloat16 on a GPU that has it, float16 on another, as it is on a CPU."""
+    dtype = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+    return torch.autocast(device.type, dtype, enabled=device.type == "cuda")
+
+
 def resolve_layer(layer: str, name: str, model: nn.Module) -> str:
     """Return the module name that ``layer`` stands for in the timm network ``name``.
 

@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from tag2mask.data import Sample
 from tag2mask.data.loading import photo_batches
+from tag2mask.distributed import copy_main, gather, is_main, share
 from tag2mask.errors import DataError
-from tag2mask.networks.backbones import LAST, Backbone
+from tag2mask.networks.backbones import LAST, Backbone, half_precision
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
 
 
@@ -130,19 +131,20 @@ def train_head(
         strict: raise for an unreadable photo instead of skipping it.
     """
     device = classifier.head.weight.device
-    labels: list[tuple[int, ...]] = []
-    pooled: list[Tensor] = []
-    for batch, images in photo_batches(samples, size, workers=workers, strict=strict, label="classifier"):
-        labels += [sample.labels for sample in batch] * 2
-        with torch.no_grad():
+    mine: list[tuple[list[tuple[int, ...]], Tensor]] = []
+    for batch, images in photo_batches(share(samples), size, workers=workers, strict=strict, label="classifier"):
+        with torch.no_grad(), half_precision(device):
             both = torch.cat([images, images.flip(3)]).to(device)
-            pooled.append(classifier.backbone(both)[LAST].mean((2, 3)).cpu())
-    if not pooled:
-        raise DataError("none of the photos can be read; see the lines above")
-    targets = targets_of(labels, len(classifier.classes))
-    fit_head(
-        classifier, torch.cat(pooled), targets, steps=steps, learning_rate=learning_rate, weight_decay=weight_decay
-    )
+            features = classifier.backbone(both)[LAST].float().mean((2, 3)).cpu()
+        mine.append(([sample.labels for sample in batch] * 2, features))
+    parts = [part for theirs in gather(mine) for part in theirs]
+    if is_main():
+        if not parts:
+            raise DataError("none of the photos can be read; see the lines above")
+        targets = targets_of((labels for rows, _ in parts for labels in rows), len(classifier.classes))
+        pooled = torch.cat([features for _, features in parts])
+        fit_head(classifier, pooled, targets, steps=steps, learning_rate=learning_rate, weight_decay=weight_decay)
+    copy_main([classifier.head.weight.data, classifier.head.bias.data])
 
 
 def fit_head(
