@@ -312,7 +312,7 @@ def _check_truth(study: Study) -> None:
     run, label = study.shared, study.label
     data, split = (run.train, run.source.split) if label else (run.evaluation, run.source.eval_split)
     if all(data.truth(sample) is None for sample in data.samples if not label or label in sample.labels):
-        raise DataError(f"{split} of {run.source.path} has no true masks, without which there is no {study.item}")
+        raise DataError(f"{split} of {run.source.path} has no true masks; there is no {study.item} without")
 
 
 def _patterns_file(layer: str) -> str:
