@@ -226,10 +226,8 @@ ITEMS: dict[str, tuple[Callable[[Study], Reproduced], tuple[str, ...], bool]] = 
 
 def _recipe(item: str, name: str | Path | None, settings: Sequence[str]) -> Recipe:
     """Return the recipe of the row C41; the others follow from it."""
-    if name is None:
-        name = "luo2020-voc-resnet101"
-        settings = [*(["patterns.images_per_class=2000"] if item == "table3" else []), *settings]
-    recipe = load_recipe(name, list(settings))
+    data = "coco" if item == "table3" else "voc"
+    recipe = load_recipe(name or f"luo2020-{data}-resnet101", list(settings))
     if recipe.patterns.layers != ["C41"]:
         raise RecipeError(f"{item} is of the layers {', '.join(LAYERS)}; leave patterns.layers at [C41]")
     if item == "table1" and recipe.segmenter.retrain == 0:
@@ -370,8 +368,9 @@ def _score_before_retraining(run: Run) -> Scores:
 
 def _notes(run: Run, published: str) -> list[str]:
     photos = f"{len(run.train)} photos of {run.source.split}, {len(run.evaluation)} of {run.source.eval_split}"
-    notes = [f"Ours: recipe {run.recipe.name}, {run.recipe.backbone.name}, {photos}."]
-    return [*notes, f"Paper: {paper.SOURCE}; {published}."]
+    ours = f"Ours: recipe {run.recipe.name}, {run.recipe.backbone.name}, {photos}."
+    remarks = [f"{remark}." for remark in (*run.train.remarks, *run.evaluation.remarks)]
+    return [ours, *remarks, f"Paper: {paper.SOURCE}; {published}."]
 
 
 def _save(
