@@ -123,6 +123,35 @@ def evaluate(
 
 
 @app.command()
+def reproduce(
+    item: Annotated[str, typer.Argument(help="table1, table2, table3, figure1, figure3, figure4 or figure5.")],
+    data: Annotated[Path, typer.Argument(help="A VOCdevkit or COCO folder, or data as `run` takes it.")],
+    out: Annotated[Path, typer.Option(help="Folder of tables, figures and runs; what is there is not done again.")],
+    labels: Labels = None,
+    split: Annotated[
+        str | None, typer.Option(help="List of training photos; else train, for table3 train2017.")
+    ] = None,
+    eval_split: Annotated[str | None, typer.Option(help="List of photos to score; else val, val2017.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe's name or YAML file; else the paper's.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="The class that a figure is of.")] = None,
+    photos: Annotated[list[str] | None, typer.Option("--photo", help="A photo to draw, by its name.")] = None,
+    strict: Strict = False,
+) -> None:
+    """Make a table or figure of the paper from your data, the paper's numbers beside yours.
+
+    Example: tag2mask reproduce table1 VOCdevkit/VOC2012 --split trainaug --out paper
+    """
+    from tag2mask.reproduce import reproduce as make
+
+    made = make(
+        item, data, out, labels=_resolved(labels), split=split, eval_split=eval_split, recipe=recipe,
+        settings=settings or (), class_name=class_name, photos=photos or (), strict=strict,
+    )  # fmt: skip
+    typer.echo(f"{made.text}\n\nwritten: {', '.join(map(str, made.files))}")
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe with every parameter.")] = None,
 ) -> None:

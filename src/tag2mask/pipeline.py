@@ -159,8 +159,20 @@ def classify(run: Run) -> None:
 
 def find_patterns(run: Run) -> None:
     """Find the class patterns of the recipe's layers (METHOD 4) and report the evidence for their signs."""
+    layers = run.recipe.patterns.layers
+    patterns = fit_patterns(run, layers)
+    if not is_main():
+        return
+    for fitted, name in zip(patterns[1:], layers[1:], strict=True):
+        fitted.save(run.out / f"patterns-{name}.safetensors")
+    patterns[0].save(run.out / "patterns.safetensors")
+    run.record("patterns", patterns[0].about())
+
+
+def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
+    """Return the class patterns of several layers, found in one pass over the photos."""
     how = run.recipe.patterns
-    classifier = Classifier.load(run.out / "classifier.safetensors", how.layers, how.output_stride).to(run.device)
+    classifier = Classifier.load(run.out / "classifier.safetensors", layers, how.output_stride).to(run.device)
     _check_classes(run, classifier.classes, "classifier.safetensors")
     patterns = [
         ClassPatterns(
@@ -168,18 +180,13 @@ def find_patterns(run: Run) -> None:
             output_stride=how.output_stride, images_per_class=how.images_per_class, components=how.components,
             seed=run.recipe.seed, workers=run.recipe.workers,
         )
-        for layer in how.layers
+        for layer in layers
     ]  # fmt: skip
     discover(classifier, run.train, patterns, run.strict)
-    if not is_main():
-        return
-    for fitted in patterns:
+    for fitted in patterns if is_main() else []:
         for line in fitted.doubts():
             log.warning("%s: %s", fitted.layer, line)
-    for fitted, name in zip(patterns[1:], how.layers[1:], strict=True):
-        fitted.save(run.out / f"patterns-{name}.safetensors")
-    patterns[0].save(run.out / "patterns.safetensors")
-    run.record("patterns", patterns[0].about())
+    return patterns
 
 
 def estimate(run: Run) -> None:
@@ -195,7 +202,7 @@ def estimate(run: Run) -> None:
 
     def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]]:
         for chunk in _chunks(read_ahead(todo, run.recipe.workers, run.strict), 8):
-            squares = torch.stack([_square(photo, patterns.size) for _, photo in chunk]).to(run.device)
+            squares = torch.stack([square(photo, patterns.size) for _, photo in chunk]).to(run.device)
             for (sample, photo), scores in zip(chunk, patterns.score(squares).cpu().numpy(), strict=True):
                 yield sample, photo, scores
 
@@ -605,7 +612,8 @@ def _differences(mine: Any, theirs: Any, key: str = "") -> Iterator[tuple[str, A
         yield key, mine, theirs
 
 
-def _square(photo: NDArray[np.uint8], size: int) -> Tensor:
+def square(photo: NDArray[np.uint8], size: int) -> Tensor:
+    """Return a photo as the network takes it, uint8 3 x size x size."""
     resized = Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy())
 

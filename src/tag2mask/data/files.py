@@ -1,8 +1,9 @@
-"""Text files that are whole or not there."""
+"""Files that are whole or not there."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from tag2mask.errors import DataError
@@ -21,3 +22,16 @@ def write_text(file: Path, text: str) -> None:
         temporary.replace(file)
     except OSError as error:
         raise DataError(f"{file}: cannot be written ({error.strerror or error}); choose another folder") from None
+
+
+def share_file(source: Path, target: Path) -> None:
+    """Put a file in a second place, whole or not there; without using the space twice where that can be.
+
+    Neither place sees what happens at the other: this package never writes into a file that is there.
+    """
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)

@@ -1,0 +1,226 @@
+"""The paper's figures: vector PDF and PNG, at the width of a column or of the page of a two-column paper."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from tag2mask.data.decode import voc_palette
+from tag2mask.data.image_set import IGNORE
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+COLUMN, PAGE = 3.3, 7.0
+"""Widths in inches."""
+
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#8C8C8C"
+"""Two colours of Okabe and Ito (2008), which colour-blind readers tell apart, and a grey."""
+
+_STYLE: Any = {
+    "font.size": 7.5, "axes.titlesize": 7.5, "axes.labelsize": 7.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
+    "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42, "savefig.dpi": 300,
+}  # fmt: skip
+_GAP, _LINE = 0.05, 0.17
+_KINDS = (("background", BLUE), ("", VERMILION), ("another class", GREY))
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Features of one class at one layer, on the two leading components.
+
+    Attributes:
+        layer: its name.
+        points: float32 K x 2.
+        truth: K, what each position truly is: 0 background, 1 the class, 2 another class.
+        explained: shares of the variance of the two components, 0..1.
+    """
+
+    layer: str
+    points: Floats
+    truth: Pixels
+    explained: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A photo and its masks.
+
+    Attributes:
+        photo: uint8 H x W x 3, RGB.
+        masks: uint8 H x W each, or None where there is none.
+    """
+
+    photo: Pixels
+    masks: Sequence[Pixels | None]
+
+
+def save_features(
+    panels: Sequence[Dots], name: str, photo: Pixels, activation: Floats, mask: Pixels, stem: Path
+) -> list[Path]:
+    """Draw Figure 1: features on their two leading components by layer; below a photo, its CAM and our mask.
+
+    Args:
+        panels: one a layer.
+        name: the class's name.
+        photo: uint8 H x W x 3, RGB.
+        activation: float32 H x W, 0..1, the class activation map.
+        mask: uint8 H x W.
+        stem: the files without suffix.
+
+    Returns:
+        the files written.
+    """
+    cell = PAGE / 3
+    low = min(cell, cell * photo.shape[0] / photo.shape[1])
+    with _figure(PAGE, cell + low + 0.5, "constrained") as figure:
+        above, below = figure.subplots(2, 3, height_ratios=[cell, low])
+        for axes, dots in zip(above, panels, strict=True):
+            _scatter(axes, dots)
+        figure.legend(
+            handles=[
+                Line2D([], [], color=colour, marker="o", linestyle="", markersize=3.5, label=label or name)
+                for kind, (label, colour) in enumerate(_KINDS)
+                if any((dots.truth == kind).any() for dots in panels)
+            ],
+            loc="outside upper center", ncols=3, frameon=False, handletextpad=0.1,
+        )  # fmt: skip
+        titles = ("photo", "class activation map", f"our mask, {panels[0].layer}")
+        for axes, title in zip(below, titles, strict=True):
+            _picture(axes, photo)
+            axes.set_title(title)
+        below[1].imshow(activation, cmap="viridis", alpha=0.75, vmin=0, vmax=1)
+        _picture(below[2], voc_palette()[mask])
+        return _save(figure, stem)
+
+
+def save_spectrum(explained: Floats, name: str, stem: Path) -> list[Path]:
+    """Draw Figure 3: the share of the variance that each leading component explains.
+
+    Args:
+        explained: float32, in percent, largest first.
+        name: what is written above.
+        stem: the files without suffix.
+
+    Returns:
+        the files written.
+    """
+    with _figure(COLUMN, 2.1, "constrained") as figure:
+        axes = figure.subplots()
+        numbers = np.arange(1, len(explained) + 1)
+        axes.vlines(numbers, 0, explained, color=BLUE, linewidth=1)
+        axes.plot(numbers, explained, "o", color=BLUE, markersize=2.5)
+        for number, value in zip(numbers[:2], explained, strict=False):
+            axes.annotate(f"{value:.1f}%", (number, value), (4, 1), textcoords="offset points", fontsize=7)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylim(0, 1.12 * float(explained.max()))
+        axes.set(xlabel="component", ylabel="variance explained (%)", title=name)
+        return _save(figure, stem)
+
+
+def save_masks(
+    rows: Sequence[Row], titles: Sequence[str], classes: Sequence[str], width: float, stem: Path
+) -> list[Path]:
+    """Draw Figures 4 and 5: photos and masks in the VOC colours, a row each, and a legend of the classes.
+
+    Args:
+        rows: the photos with their masks.
+        titles: of the columns, the photo's first.
+        classes: names of the foreground classes.
+        width: of the figure in inches.
+        stem: the files without suffix.
+
+    Returns:
+        the files written.
+    """
+    cell = (width + _GAP) / len(titles) - _GAP
+    heights = [cell * min(1.0, row.photo.shape[0] / row.photo.shape[1]) for row in rows]
+    handles = _legend([mask for row in rows for mask in row.masks if mask is not None], classes)
+    ncols = max(1, int(width / (0.35 + 0.06 * max((len(str(h.get_label())) for h in handles), default=0))))
+    legend = _LINE * -(-len(handles) // ncols)
+    height = _LINE + sum(heights) + _GAP * len(rows) + legend
+    with _figure(width, height) as figure:
+        top = height - _LINE
+        for place, title in enumerate(titles):
+            left = place * (cell + _GAP)
+            figure.text((left + cell / 2) / width, (top + 0.05) / height, title, ha="center")
+        for row, high in zip(rows, heights, strict=True):
+            top -= high
+            pictures = [row.photo, *(None if mask is None else voc_palette()[mask] for mask in row.masks)]
+            for place, picture in enumerate(pictures):
+                box = (place * (cell + _GAP) / width, top / height, cell / width, high / height)
+                _picture(figure.add_axes(box), picture)
+            top -= _GAP
+        figure.legend(
+            handles=handles, loc="lower center", ncols=ncols, frameon=False, borderaxespad=0, borderpad=0,
+            handlelength=1, handleheight=1, handletextpad=0.4, columnspacing=1,
+        )  # fmt: skip
+        return _save(figure, stem)
+
+
+def _scatter(axes: Axes, dots: Dots) -> None:
+    axes.axvline(0, color="#444444", linewidth=0.6, linestyle=(0, (4, 3)))
+    axes.scatter(
+        dots.points[:, 0],
+        dots.points[:, 1],
+        s=2.5,
+        c=np.array([colour for _, colour in _KINDS])[dots.truth],
+        alpha=0.6,
+        linewidths=0,
+    )
+    first, second = (100 * share for share in dots.explained)
+    axes.set(title=dots.layer, xlabel=f"first component ({first:.1f}%)", ylabel=f"second ({second:.1f}%)")
+    axes.set(xticks=[0], yticks=[])
+
+
+def _picture(axes: Axes, picture: Pixels | None) -> None:
+    axes.set_axis_off()
+    if picture is None:
+        axes.text(0.5, 0.5, "–", ha="center", va="center", color=GREY)
+    else:
+        axes.imshow(picture)
+
+
+def _legend(masks: Sequence[Pixels], classes: Sequence[str]) -> list[Patch]:
+    """Return a patch for each class that some mask shows, and one for 255."""
+    shown = sorted({int(value) for mask in masks for value in np.unique(mask)})
+    names = {0: "background", IGNORE: "uncertain, ignored"} | dict(enumerate(classes, 1))
+    colours = voc_palette() / 255
+    return [
+        Patch(facecolor=tuple(colours[value]), edgecolor="#444444", linewidth=0.4, label=names[value])
+        for value in shown
+    ]
+
+
+@contextmanager
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Iterator[Figure]:
+    with mpl.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout=layout, facecolor="white")
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    """Write the figure as PDF and PNG, each whole or not there; the same figure gives the same files."""
+    files = []
+    for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
+        file = stem.with_name(f"{stem.name}.{suffix}")
+        unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+        try:
+            figure.savefig(unfinished, format=suffix, metadata=metadata)
+            unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        files.append(file)
+    return files
