@@ -18,7 +18,7 @@ from tag2mask.data import ImageSet, Sample, photo_size
 from tag2mask.data.loading import photo_batches
 from tag2mask.errors import DataError
 from tag2mask.networks.backbones import LAST, Backbone, resolve_layer
-from tag2mask.networks.classifier import Classifier, train_head
+from tag2mask.networks.classifier import Classifier, targets_of, train_head
 from tag2mask.networks.weights import load_tensors, load_weights, part_of, refusing, save_tensors
 from tag2mask.proxy import proxy_mask
 
@@ -193,7 +193,7 @@ def collect_moments(
     Args:
         classifier: in evaluation mode; its backbone's ``layers`` are used.
         batches: of photos, as `photo_batches` yields them.
-        subsets: as `choose_subsets` returns them.
+        subsets: as `choose_subsets` returns them; class index 0 stands for a photo's classes together.
     """
     moments: dict[tuple[str, int], Moments] = {}
     device = classifier.head.weight.device
@@ -201,9 +201,11 @@ def collect_moments(
         with torch.inference_mode():
             features = classifier(images.to(device)).features
             activation = classifier.activation(features[LAST])
+            present = targets_of((sample.labels for sample in samples), activation.shape[1]).to(activation)
+            together = torch.einsum("nchw,nc->nhw", activation, present)
         for label in sorted({label for sample in samples for label in subsets[sample.name]}):
             rows = [row for row, sample in enumerate(samples) if label in subsets[sample.name]]
-            evidence = evidence_maps(activation[rows, label - 1])
+            evidence = evidence_maps(activation[rows, label - 1] if label else together[rows])
             for layer in classifier.backbone.layers:
                 maps = features[layer][rows]
                 new = Moments.of(
@@ -302,6 +304,15 @@ class ClassPatterns:
         discover(classifier, data, [self])
         return self
 
+    def keep(self, classifier: Classifier, classes: Sequence[str], found: Sequence[Pattern]) -> None:
+        """Take the patterns found for some classes, and the network that gives the features."""
+        self.classes_, self.classifier_ = tuple(classes), classifier
+        self.means_ = torch.stack([pattern.mean for pattern in found])
+        self.directions_ = torch.stack([pattern.direction for pattern in found])
+        self.spectra_ = torch.stack([pattern.spectrum for pattern in found])
+        self.variances_ = torch.tensor([pattern.variance for pattern in found])
+        self.evidence_ = torch.stack([pattern.evidence for pattern in found])
+
     def score(self, images: Tensor) -> Tensor:
         """Return every class's scores q_c in standard deviations of that class's scores (Eq. 3).
 
@@ -386,14 +397,8 @@ def discover(classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPat
     Raises:
         DataError: a class has no photo.
     """
-    first = patterns[0]
-    subsets = choose_subsets(data, first.images_per_class, first.seed)
-    chosen = [sample for sample in data.samples if sample.name in subsets]
-    rank, world = 0, 1
-    if torch.distributed.is_initialized():
-        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    batches = photo_batches(chosen[rank::world], first.size, workers=first.workers, strict=strict, label="moments")
-    moments = merge_processes(collect_moments(classifier, batches, subsets))
+    subsets = choose_subsets(data, patterns[0].images_per_class, patterns[0].seed)
+    moments = moments_of(classifier, data, subsets, patterns[0], strict)
     for fitted in patterns:
         layer = resolve_layer(fitted.layer, classifier.backbone.name, classifier.backbone.model)
         found = []
@@ -401,10 +406,16 @@ def discover(classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPat
             if (layer, label) not in moments:
                 raise DataError(f"no readable photo carries the tag '{name}'; remove the class or add photos")
             found.append(leading_pattern(moments[layer, label], fitted.components))
-        fitted.classes_ = tuple(data.classes)
-        fitted.classifier_ = classifier
-        fitted.means_ = torch.stack([pattern.mean for pattern in found])
-        fitted.directions_ = torch.stack([pattern.direction for pattern in found])
-        fitted.spectra_ = torch.stack([pattern.spectrum for pattern in found])
-        fitted.variances_ = torch.tensor([pattern.variance for pattern in found])
-        fitted.evidence_ = torch.stack([pattern.evidence for pattern in found])
+        fitted.keep(classifier, data.classes, found)
+
+
+def moments_of(
+    classifier: Classifier, data: ImageSet, subsets: dict[str, list[int]], how: ClassPatterns, strict: bool
+) -> dict[tuple[str, int], Moments]:
+    """Do `collect_moments` over the photos of some subsets, shared among the processes at work."""
+    chosen = [sample for sample in data.samples if sample.name in subsets]
+    rank, world = 0, 1
+    if torch.distributed.is_initialized():
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    batches = photo_batches(chosen[rank::world], how.size, workers=how.workers, strict=strict, label="moments")
+    return merge_processes(collect_moments(classifier, batches, subsets))

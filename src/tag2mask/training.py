@@ -21,13 +21,15 @@ from tag2mask.config import ClassifierConfig, SegmenterConfig
 from tag2mask.data import IGNORE, Sample, read_mask, read_photo
 from tag2mask.data.loading import keep_readable
 from tag2mask.errors import DataError
+from tag2mask.losses import seeded_loss
 from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.networks.weights import load_checkpoint, save_checkpoint
 from tag2mask.progress import track
 
 log = logging.getLogger("tag2mask")
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Tensor, ...]
+"""A photo and what it teaches: its mask, its labels, or both."""
 
 
 class TaggedPhotos(Dataset[tuple[int, "Pair | str"]]):
@@ -76,6 +78,19 @@ class MaskedPhotos(Dataset[tuple[int, "Pair | str"]]):
         return index, self.augment(tv_tensors.Image(_as_tensor(photo)), tv_tensors.Mask(torch.from_numpy(mask)))
 
 
+class SeededPhotos(MaskedPhotos):
+    """Whole photos, perhaps mirrored, with masks and labels: as `MaskedPhotos`, and float C."""
+
+    def __init__(self, samples: Sequence[Sample], masks: Path, size: int, classes: int) -> None:
+        super().__init__(samples, masks, size, crop=1.0)
+        self.targets = targets_of((sample.labels for sample in samples), classes)
+
+    def __getitem__(self, index: int) -> tuple[int, Pair | str]:
+        """Read and augment one photo and its mask."""
+        _, item = super().__getitem__(index)
+        return index, item if isinstance(item, str) else (*item, self.targets[index])
+
+
 def train_classifier(
     classifier: Classifier,
     samples: Sequence[Sample],
@@ -120,7 +135,7 @@ def train_segmenter(
     checkpoint: Path,
     label: str = "segmenter",
 ) -> None:
-    """Train a segmenter on masks by cross-entropy, 255 ignored (METHOD 6).
+    """Train a segmenter on masks by cross-entropy, 255 ignored (METHOD 6), or on seeds (`tag2mask.losses`).
 
     Args:
         segmenter: trained in place.
@@ -140,10 +155,19 @@ def train_segmenter(
         counted = (targets != IGNORE).sum().clamp_min(1)
         return functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
 
+    def seeded(model: nn.Module, images: Tensor, seeds: Tensor, present: Tensor) -> Tensor:
+        return seeded_loss(how.method, model(images).float(), images, seeds, present)
+
+    plain = how.method == "plain"
+    photos = (
+        MaskedPhotos(samples, masks, how.size, how.crop)
+        if plain
+        else SeededPhotos(samples, masks, how.size, len(segmenter.classes))
+    )
     segmenter.backbone.freeze_before(how.train_from)
     groups = _groups(segmenter, how.learning_rate, how.backbone_learning_rate)
     fit(
-        segmenter, MaskedPhotos(samples, masks, how.size, how.crop), loss,
+        segmenter, photos, loss if plain else seeded,
         torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
         batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=workers,
         checkpoint=checkpoint, label=label,
@@ -153,7 +177,7 @@ def train_segmenter(
 def fit(
     model: nn.Module,
     data: Dataset[tuple[int, Pair | str]],
-    loss: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    loss: Callable[..., Tensor],
     optimiser: torch.optim.Optimizer,
     *,
     epochs: int,
@@ -171,8 +195,8 @@ def fit(
 
     Args:
         model: trained in place.
-        data: gives ``(index, (photo, target))`` or ``(index, what is wrong)``.
-        loss: of the model on a batch of photos and targets.
+        data: gives ``(index, (photo, target, ...))`` or ``(index, what is wrong)``.
+        loss: of the model on a batch of photos and targets, each stacked.
         optimiser: over the model's parameters.
         epochs: passes over the data.
         batch_size: items a step, over all processes.
@@ -202,9 +226,9 @@ def fit(
                 group["lr"] = rate * ((1 - done) ** 0.9 if schedule == "poly" else 1.0)
             if not batch:
                 continue
-            images, targets = (torch.stack(part).to(accelerator.device) for part in zip(*batch, strict=True))
+            parts = [torch.stack(part).to(accelerator.device) for part in zip(*batch, strict=True)]
             with accelerator.autocast():
-                value = loss(trained, images, targets)
+                value = loss(trained, *parts)
             prepared.zero_grad()
             accelerator.backward(value)
             prepared.step()
