@@ -24,7 +24,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     taught = resume_run(args.run)
-    recipe = taught.recipe.model_copy(update={"segmenter": taught.recipe.segmenter.model_copy(update={"retrain": 0})})
+    plain = taught.recipe.segmenter.model_copy(update={"method": "plain", "retrain": 0})
+    recipe = taught.recipe.model_copy(update={"segmenter": plain})
     run = replace(taught, out=args.out, recipe=recipe)
     truth = args.out / "truth"
     for sample in run.train.samples:

@@ -99,13 +99,26 @@ def fit_patterns(args, recipe, data, classifier) -> list[ClassPatterns]:
 
 
 def score(args, recipe, data, classifier, patterns) -> list[dict]:
-    totals: dict[tuple[str, str], np.ndarray] = defaultdict(lambda: np.zeros((len(data.classes) + 1,) * 2, np.int64))
-    for matrices in map_ahead(
-        lambda job: score_photo(args, recipe, data, *job), jobs(recipe, data, classifier, patterns), 2
-    ):
-        for key, matrix in matrices.items():
-            totals[key] += matrix
+    return rows_of(
+        lambda job: score_photo(args, recipe, data, *job), jobs(recipe, data, classifier, patterns), len(data.classes)
+    )
+
+
+def rows_of(masks, photos, classes: int) -> list[dict]:
+    """Score photos in two threads; ``masks`` gives each one's truth and its masks by features and setting."""
+    totals: dict[tuple[str, str], np.ndarray] = defaultdict(lambda: np.zeros((classes + 1,) * 2, np.int64))
+    for truth, found in map_ahead(masks, photos, 2):
+        for key, mask in found.items() if truth is not None else ():
+            totals[key] += confusion_matrix(truth, mask, classes + 1)
     return [{"features": f, "setting": s, "miou": round(100 * mean_iou(m), 2)} for (f, s), m in totals.items()]
+
+
+def cam_sweep(name: str, cam: np.ndarray, labels) -> dict[tuple[str, str], np.ndarray]:
+    """Return the masks of CAM at every threshold, conflicts to the larger value; ``cam`` at the photo's size."""
+    return {
+        (name, f"threshold {threshold}"): assign(cam, labels, threshold=threshold, conflict="strongest")
+        for threshold in CAM_THRESHOLDS
+    }
 
 
 def jobs(recipe, data, classifier, patterns):
@@ -119,25 +132,17 @@ def jobs(recipe, data, classifier, patterns):
             yield sample, cam[row, present], {layer: q[row, present] for layer, q in maps.items()}
 
 
-def score_photo(args, recipe, data, sample, cam, maps) -> dict[tuple[str, str], np.ndarray]:
+def score_photo(args, recipe, data, sample, cam, maps) -> tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]:
     truth, photo = data.truth(sample), read_photo(sample.image)
-    size, labels, found = photo.shape[:2], sample.labels, {}
-
-    def add(features: str, setting: str, mask: np.ndarray) -> None:
-        found[features, setting] = confusion_matrix(truth, mask, len(data.classes) + 1)
-
-    cam = resize_scores(cam, *size)
-    for threshold in CAM_THRESHOLDS:
-        add("CAM", f"threshold {threshold}", assign(cam, labels, threshold=threshold, conflict="strongest"))
+    size, labels = photo.shape[:2], sample.labels
+    found = cam_sweep("CAM", resize_scores(cam, *size), labels)
     for layer, q in maps.items():
         scores = resize_scores(q, *size)
         for threshold in args.thresholds:
             mask = assign(scores, labels, threshold=threshold)
-            add(layer, f"{threshold}, no CRF", mask)
-            add(
-                layer,
-                f"{threshold}, no CRF, strongest",
-                assign(scores, labels, threshold=threshold, conflict="strongest"),
+            found[layer, f"{threshold}, no CRF"] = mask
+            found[layer, f"{threshold}, no CRF, strongest"] = assign(
+                scores, labels, threshold=threshold, conflict="strongest"
             )
             if args.no_crf:
                 continue
@@ -146,8 +151,8 @@ def score_photo(args, recipe, data, sample, cam, maps) -> dict[tuple[str, str], 
                 start = score_probabilities(scores, threshold=threshold, sharpness=recipe.proxy.sharpness)
                 refined = dense_crf(photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps)
                 mask = np.asarray([0, *labels], np.uint8)[refined.argmax(0)]
-            add(layer, f"{threshold}, CRF on single", mask)
-    return found
+            found[layer, f"{threshold}, CRF on single"] = mask
+    return truth, found
 
 
 if __name__ == "__main__":

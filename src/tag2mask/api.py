@@ -49,6 +49,7 @@ def run(
     labels: str | None = None,
     split: str | None = None,
     eval_split: str | None = None,
+    method: str | None = None,
     settings: Sequence[str] = (),
     strict: bool = False,
 ) -> Result:
@@ -63,14 +64,15 @@ def run(
         labels: tag table, where ``data`` is a path.
         split: list of training photos, where ``data`` is a path.
         eval_split: list of photos to predict and score, where ``data`` is a path.
-        settings: ``key=value`` changes to a recipe given by name or file.
+        method: a method to compare, one of `tag2mask.config.METHODS`, for a recipe given by name or file.
+        settings: ``key=value`` changes, likewise.
         strict: an unreadable photo is an error.
 
     Raises:
         UserError: something that was given is wrong; the message says what.
     """
     if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, list(settings))
+        recipe = load_recipe(recipe, settings, method)
     given = data if isinstance(data, ImageSet) else None
     path = "given in Python" if given else str(Path(str(data)).resolve())
     opened = open_run(out, Source(path, labels, split, eval_split), recipe, strict=strict, given=given)

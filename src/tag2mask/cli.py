@@ -43,6 +43,9 @@ def run(
     split: Annotated[str | None, typer.Option(help="List of training photos, by name or file.")] = None,
     eval_split: Annotated[str | None, typer.Option(help="List of photos to predict and score.")] = None,
     recipe: Annotated[str, typer.Option(help="A recipe's name or YAML file.")] = "fast",
+    method: Annotated[
+        str | None, typer.Option(help="A method to compare: patterns, cam, gradcam, ddt, sec or dsrg.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
     until: Annotated[str, typer.Option(help="Last stage to do.")] = "report",
     strict: Strict = False,
@@ -56,7 +59,7 @@ def run(
 
     check_stage(until)
     source = Source(str(data.resolve()), _resolved(labels), split, eval_split)
-    opened = open_run(out, source, load_recipe(recipe, settings), strict=strict)
+    opened = open_run(out, source, load_recipe(recipe, settings, method), strict=strict)
     _finish(opened, until)
 
 

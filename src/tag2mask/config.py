@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from tag2mask.errors import RecipeError, nearest
 
@@ -15,6 +16,12 @@ Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Stride = Literal[8, 16, 32]
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= pair[0] <= pair[1] < 1:
+        raise ValueError("two shares of the maximum, 0 to 1, the first not above the second")
+    return pair
 
 
 class _Part(BaseModel):
@@ -85,14 +92,20 @@ class ProxyConfig(_Part):
     """METHOD 5, from scores to proxy masks.
 
     Attributes:
+        method: what scores the classes: ``patterns`` (paper) and ``ddt`` in standard deviations, ``cam`` and
+            ``gradcam`` in shares of the class's maximum in the photo.
         threshold: a class is present where its score exceeds this many standard deviations (paper: 0).
+        cam_thresholds: of ``cam`` and ``gradcam``: background where no class exceeds the first share, a class
+            where it exceeds the second, 255 between them.
         conflict: where several classes are present: ``ignore`` writes 255 (paper), ``strongest`` takes the
-            class of the largest score in standard deviations.
+            class of the largest score.
         crf: refine ``none``, the photos of a ``single`` class (paper), or ``all``.
-        sharpness: the CRF's unary is the softmax of this times the score in standard deviations, background 0.
+        sharpness: the CRF's unary is the softmax of this times the score beyond the threshold, background 0.
     """
 
+    method: Literal["patterns", "cam", "gradcam", "ddt"] = "patterns"
     threshold: float = 0.0
+    cam_thresholds: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.2, 0.2)
     conflict: Literal["ignore", "strongest"] = "ignore"
     crf: Literal["none", "single", "all"] = "single"
     sharpness: Annotated[float, Field(gt=0)] = 3.0
@@ -117,6 +130,8 @@ class SegmenterConfig(_Part):
 
     Attributes:
         backbone: of the segmenter; null for the recipe's own.
+        method: how proxy masks teach: ``plain`` cross-entropy (paper), or as seeds of ``sec`` or ``dsrg``;
+            retraining is always plain.
         head: ``largefov`` (DeepLab-LargeFOV, METHOD 6) or ``light`` (for any encoder).
         output_stride: of the encoder.
         train_from: first backbone module to train; those before it stay as loaded. Empty: train all.
@@ -130,6 +145,7 @@ class SegmenterConfig(_Part):
     """
 
     backbone: BackboneConfig | None = None
+    method: Literal["plain", "sec", "dsrg"] = "plain"
     head: Literal["largefov", "light"] = "light"
     output_stride: Stride = 16
     train_from: str = ""
@@ -143,6 +159,13 @@ class SegmenterConfig(_Part):
     crop: Share = 1.0
     label_stride: Positive = 1
     retrain: Annotated[int, Field(ge=0)] = 1
+
+    @field_validator("crop")
+    @classmethod
+    def _whole_photos(cls, crop: float, others: ValidationInfo) -> float:
+        if others.data.get("method") in ("sec", "dsrg") and crop != 1:
+            raise ValueError("sec and dsrg need 1: a crop may lose what the photo's tags name")
+        return crop
 
 
 class InferenceConfig(_Part):
@@ -172,27 +195,46 @@ class Recipe(_Part):
     inference: InferenceConfig = InferenceConfig()
 
 
+_CAM = ("proxy.conflict=strongest", "proxy.sharpness=10")
+_SEEDS = (
+    "proxy.method=cam", *_CAM, "proxy.cam_thresholds=[0.05, 0.2]", "proxy.crf=none",
+    "segmenter.crop=1", "segmenter.retrain=0",
+)  # fmt: skip
+METHODS: dict[str, tuple[str, ...]] = {
+    "patterns": ("proxy.method=patterns", "segmenter.method=plain"),
+    "cam": ("proxy.method=cam", *_CAM, "segmenter.method=plain"),
+    "gradcam": ("proxy.method=gradcam", *_CAM, "segmenter.method=plain"),
+    "ddt": ("proxy.method=ddt", "segmenter.method=plain"),
+    "sec": (*_SEEDS, "segmenter.method=sec"),
+    "dsrg": (*_SEEDS, "segmenter.method=dsrg"),
+}
+"""What each method to compare sets in a recipe (docs/methods.md)."""
+
+
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with the package."""
     files = resources.files("tag2mask").joinpath("recipes").iterdir()
     return sorted(file.name[:-5] for file in files if file.name.endswith(".yaml"))
 
 
-def load_recipe(name_or_file: str | Path, settings: list[str] | None = None) -> Recipe:
+def load_recipe(name_or_file: str | Path, settings: Sequence[str] | None = None, method: str | None = None) -> Recipe:
     """Read a recipe by name or from a YAML file and apply ``key=value`` settings.
 
     Args:
         name_or_file: one of `recipe_names`, or a path.
         settings: such as ``["segmenter.epochs=5", "patterns.layers=[C41, last]"]``; values are YAML.
+        method: one of `METHODS`, whose settings come before the others.
 
     Raises:
-        RecipeError: no such recipe, not YAML, a key or value that is not known.
+        RecipeError: no such recipe or method, not YAML, a key or value that is not known.
 
     >>> load_recipe("fast", ["segmenter.epochs=3"]).segmenter.epochs
     3
     """
+    if method is not None and method not in METHODS:
+        raise RecipeError(f"no method '{method}'{nearest(method, METHODS)} (methods: {', '.join(METHODS)})")
     values, source = _read(name_or_file)
-    for setting in settings or []:
+    for setting in (*METHODS.get(method or "", ()), *(settings or ())):
         apply_setting(values, setting)
     return parse_recipe(values, source)
 

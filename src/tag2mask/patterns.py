@@ -20,7 +20,7 @@ from tag2mask.data.loading import photo_batches
 from tag2mask.distributed import gather, of_main, share, total, world
 from tag2mask.errors import DataError
 from tag2mask.networks.backbones import LAST, Backbone, half_precision, resolve_layer
-from tag2mask.networks.classifier import Classifier, train_head
+from tag2mask.networks.classifier import Classifier, targets_of, train_head
 from tag2mask.networks.weights import load_tensors, load_weights, part_of, refusing, save_tensors
 from tag2mask.proxy import proxy_mask
 
@@ -241,7 +241,7 @@ def collect_moments(
     Args:
         classifier: in evaluation mode; its backbone's ``layers`` are used.
         batches: of photos, as `photo_batches` yields them.
-        subsets: as `choose_subsets` returns them.
+        subsets: as `choose_subsets` returns them; class index 0 stands for a photo's classes together.
     """
     moments: dict[tuple[str, int], Moments] = {}
     device = classifier.head.weight.device
@@ -249,11 +249,14 @@ def collect_moments(
         with torch.inference_mode(), half_precision(device):
             features = classifier(images.to(device)).features
             activation = classifier.activation(features[LAST]).float()
+        present = targets_of((sample.labels for sample in samples), activation.shape[1]).to(activation)
+        together = torch.einsum("nchw,nc->nhw", activation, present)
         alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for row, sample in enumerate(samples):
             alike[tuple(subsets[sample.name])].append(row)
         for labels, rows in alike.items():
-            evidence = torch.cat([evidence_maps(activation[rows, label - 1]) for label in labels], 1)
+            seen = (activation[rows, label - 1] if label else together[rows] for label in labels)
+            evidence = torch.cat([evidence_maps(maps) for maps in seen], 1)
             for layer in classifier.backbone.layers:
                 maps = features[layer][rows].float()
                 new = Moments.of(
@@ -368,6 +371,15 @@ class ClassPatterns:
         discover(classifier, data, [self])
         return self
 
+    def keep(self, classifier: Classifier, classes: Sequence[str], found: Sequence[Pattern]) -> None:
+        """Take the patterns found for some classes, and the network that gives the features."""
+        self.classes_, self.classifier_ = tuple(classes), classifier
+        self.means_ = torch.stack([pattern.mean for pattern in found])
+        self.directions_ = torch.stack([pattern.direction for pattern in found])
+        self.spectra_ = torch.stack([pattern.spectrum for pattern in found])
+        self.variances_ = torch.tensor([pattern.variance for pattern in found])
+        self.evidence_ = torch.stack([pattern.evidence for pattern in found])
+
     def score(self, images: Tensor) -> Tensor:
         """Return every class's scores q_c in standard deviations of that class's scores (Eq. 3).
 
@@ -452,13 +464,9 @@ def discover(classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPat
     Raises:
         DataError: a class has no photo.
     """
-    first, labels = patterns[0], range(1, len(data.classes) + 1)
-    subsets = choose_subsets(data, first.images_per_class, first.seed)
-    # Photos of the same classes side by side: their descriptors are multiplied together, once for all classes.
-    chosen = sorted((sample for sample in data.samples if sample.name in subsets), key=lambda s: subsets[s.name])
-    batches = photo_batches(share(chosen), first.size, workers=first.workers, strict=strict, label="moments")
-    moments = collect_moments(classifier, batches, subsets)
-    moments = merge_processes(moments, classifier.backbone.channels, classifier.head.weight.device)
+    labels = range(1, len(data.classes) + 1)
+    subsets = choose_subsets(data, patterns[0].images_per_class, patterns[0].seed)
+    moments = moments_of(classifier, data, subsets, patterns[0], strict)
     for fitted in patterns:
         layer = resolve_layer(fitted.layer, classifier.backbone.name, classifier.backbone.model)
         for label, name in enumerate(data.classes, 1):
@@ -466,11 +474,15 @@ def discover(classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPat
                 raise DataError(f"no readable photo carries the tag '{name}'; remove the class or add photos")
         mine = [(label, leading_pattern(moments[layer, label], fitted.components)) for label in share(labels)]
         by_label = dict(of_main([pair for theirs in gather(mine) for pair in theirs]))
-        found = [by_label[label] for label in labels]
-        fitted.classes_ = tuple(data.classes)
-        fitted.classifier_ = classifier
-        fitted.means_ = torch.stack([pattern.mean for pattern in found])
-        fitted.directions_ = torch.stack([pattern.direction for pattern in found])
-        fitted.spectra_ = torch.stack([pattern.spectrum for pattern in found])
-        fitted.variances_ = torch.tensor([pattern.variance for pattern in found])
-        fitted.evidence_ = torch.stack([pattern.evidence for pattern in found])
+        fitted.keep(classifier, data.classes, [by_label[label] for label in labels])
+
+
+def moments_of(
+    classifier: Classifier, data: ImageSet, subsets: dict[str, list[int]], how: ClassPatterns, strict: bool
+) -> dict[tuple[str, int], Moments]:
+    """Do `collect_moments` over the photos of some subsets, shared among the processes at work."""
+    # Photos of the same classes side by side: their descriptors are multiplied together, once for all classes.
+    chosen = sorted((sample for sample in data.samples if sample.name in subsets), key=lambda s: subsets[s.name])
+    batches = photo_batches(share(chosen), how.size, workers=how.workers, strict=strict, label="moments")
+    moments = collect_moments(classifier, batches, subsets)
+    return merge_processes(moments, classifier.backbone.channels, classifier.head.weight.device)

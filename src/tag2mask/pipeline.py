@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tag2mask.baselines import cam_scores, ddt_scores, discover_ddt, grad_cam_scores, largest_component
 from tag2mask.config import Recipe, parse_recipe
 from tag2mask.crf import dense_crf, prepare
 from tag2mask.data import (
@@ -41,10 +42,10 @@ from tag2mask.data import (
 from tag2mask.data.files import write_text
 from tag2mask.data.loading import photo_batches
 from tag2mask.distributed import barrier, device, gather, is_main, of_main, share, world
-from tag2mask.errors import DataError, RunError, nearest
+from tag2mask.errors import DataError, RunError, WeightsError, nearest
 from tag2mask.inference import mask_of, predict_masks, predict_probabilities, read_ahead, without_mask
 from tag2mask.metrics import average_precision
-from tag2mask.networks.backbones import Backbone, half_precision
+from tag2mask.networks.backbones import LAST, Backbone, half_precision
 from tag2mask.networks.classifier import Classifier, targets_of, train_head
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.patterns import ClassPatterns, discover
@@ -182,7 +183,8 @@ def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
         )
         for layer in layers
     ]  # fmt: skip
-    discover(classifier, run.train, patterns, run.strict)
+    find = discover_ddt if run.recipe.proxy.method == "ddt" else discover
+    find(classifier, run.train, patterns, run.strict)
     for fitted in patterns if is_main() else []:
         for line in fitted.doubts():
             log.warning("%s: %s", fitted.layer, line)
@@ -191,24 +193,51 @@ def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
 
 def estimate(run: Run) -> None:
     """Write the training photos' proxy masks (METHOD 5, Algorithm 1) to ``proxy/``."""
-    patterns = ClassPatterns.load(run.out / "patterns.safetensors")
-    _check_classes(run, patterns.classes_, "patterns.safetensors")
-    patterns.classifier_.to(run.device)
+    score, method = scorer(run), run.recipe.proxy.method
     _prepare_crf(run.recipe.proxy.crf != "none")
 
     def write(job: tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]) -> None:
         sample, photo, scores = job
-        write_mask(run.out / "proxy" / f"{sample.name}.png", estimate_mask(photo, scores, sample.labels, run.recipe))
+        mask = estimate_mask(photo, scores, sample.labels, run.recipe)
+        write_mask(run.out / "proxy" / f"{sample.name}.png", largest_component(mask) if method == "ddt" else mask)
 
     def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]]:
         for chunk in _chunks(read_ahead(todo, run.recipe.workers, run.strict), 8):
-            squares = torch.stack([square(photo, patterns.size) for _, photo in chunk]).to(run.device)
-            for (sample, photo), scores in zip(chunk, patterns.score(squares).cpu().numpy(), strict=True):
+            squares = torch.stack([square(photo, run.recipe.patterns.size) for _, photo in chunk]).to(run.device)
+            labels = [sample.labels for sample, _ in chunk]
+            for (sample, photo), scores in zip(chunk, score(squares, labels).cpu().numpy(), strict=True):
                 yield sample, photo, scores
 
     todo = without_mask(share(run.train.samples), run.out / "proxy")
     for _ in track(map_ahead(write, jobs()), len(todo), "proxy masks"):
         pass
+
+
+def scorer(run: Run) -> Callable[[Tensor, Sequence[Sequence[int]]], Tensor]:
+    """Return what scores the classes of photos as the recipe's proxy method does.
+
+    It takes images, N x 3 x H x W, and each one's labels, and returns float N x C x h x w.
+    """
+    how, method = run.recipe.patterns, run.recipe.proxy.method
+    if method in ("patterns", "ddt"):
+        patterns = ClassPatterns.load(run.out / "patterns.safetensors")
+        classifier, file = patterns.classifier_, "patterns.safetensors"
+    else:
+        file = "classifier.safetensors"
+        classifier = Classifier.load(run.out / file, how.layers[:1], how.output_stride)
+    _check_classes(run, classifier.classes, file)
+    classifier.to(run.device).requires_grad_(False)
+
+    def score(images: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
+        if method == "gradcam":
+            return grad_cam_scores(classifier, images, labels)
+        with torch.inference_mode():
+            features = classifier(images).features
+            if method == "cam":
+                return cam_scores(classifier, features)
+            return ddt_scores(patterns, features) if method == "ddt" else patterns.score_features(features)
+
+    return score
 
 
 def estimate_mask(
@@ -218,7 +247,7 @@ def estimate_mask(
 
     Args:
         photo: uint8 H x W x 3, RGB.
-        scores: float32 C x h x w in standard deviations.
+        scores: float32 C x h x w, in standard deviations or shares of the maximum (`ProxyConfig`).
         labels: the image-level labels.
         recipe: its ``proxy`` and ``crf`` are used.
     """
@@ -226,17 +255,20 @@ def estimate_mask(
     if not labels:
         return np.zeros(photo.shape[:2], np.uint8)
     present = resize_scores(scores[[label - 1 for label in labels]], *photo.shape[:2])
-    mask = assign(present, labels, threshold=how.threshold, conflict=how.conflict)
+    is_cam = how.method in ("cam", "gradcam")
+    background, threshold = how.cam_thresholds if is_cam else (how.threshold, how.threshold)
+    mask = assign(present, labels, threshold=threshold, conflict=how.conflict, background=background)
     if how.crf == "none" or (how.crf == "single" and len(labels) > 1):
         return mask
-    start = score_probabilities(present, threshold=how.threshold, sharpness=how.sharpness)
+    start = score_probabilities(present, threshold=threshold, sharpness=how.sharpness)
     refined = dense_crf(photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps)
     certain = np.asarray([0, *labels], np.uint8)[refined.argmax(0)]
-    return np.where(mask == 255, mask, certain) if how.conflict == "ignore" else certain
+    return np.where(mask == 255, mask, certain)
 
 
 def segment(run: Run) -> None:
     """Train the segmenter on the proxy masks (METHOD 6)."""
+    _prepare_crf(run.recipe.segmenter.method != "plain")
     train_on(run, run.out / "proxy", 0)
 
 
@@ -304,7 +336,9 @@ STAGES: dict[str, Callable[[Run], None]] = {
 
 
 def is_done(run: Run, stage: str) -> bool:
-    """Return whether what ``stage`` writes is there. Mask stages look at each photo themselves."""
+    """Return whether what ``stage`` writes is there or not needed. Mask stages look at each photo themselves."""
+    if stage == "discover" and run.recipe.proxy.method in ("cam", "gradcam"):
+        return True
     written = {
         "classify": run.out / "classifier.safetensors",
         "discover": run.out / "patterns.safetensors",
@@ -517,6 +551,8 @@ def read_metrics(out: Path) -> Scores:
 def train_on(run: Run, masks: Path, rounds: int) -> None:
     """Train a segmenter from scratch on the photos that have a mask in ``masks``."""
     how, seed = run.recipe.segmenter, run.recipe.seed + rounds
+    if rounds:
+        how = how.model_copy(update={"method": "plain"})
     samples = [sample for sample in run.train.samples if (masks / f"{sample.name}.png").exists()]
     if not samples:
         raise RunError(f"{masks} holds no masks to train on; run the stages before")
@@ -544,7 +580,10 @@ def _check_networks(recipe: Recipe) -> None:
         (recipe.backbone, how.layers, how.output_stride, recipe.classifier.train_from),
         (recipe.segmenter.backbone or recipe.backbone, (), recipe.segmenter.output_stride, recipe.segmenter.train_from),
     ):
-        Backbone(part.name, layers, output_stride=stride, weights=part.weights).freeze_before(train_from)
+        backbone = Backbone(part.name, layers, output_stride=stride, weights=part.weights)
+        backbone.freeze_before(train_from)
+        if recipe.proxy.method == "gradcam" and backbone.is_transformer and layers and backbone.layers[0] != LAST:
+            raise WeightsError(f"Grad-CAM of {part.name} is there for its last layer only; set patterns.layers=[last]")
 
 
 def _warn_of_seen(run: Run) -> None:

@@ -29,7 +29,12 @@ def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArr
 
 
 def assign(
-    scores: NDArray[np.float32], labels: Sequence[int], *, threshold: float = 0.0, conflict: str = "ignore"
+    scores: NDArray[np.float32],
+    labels: Sequence[int],
+    *,
+    threshold: float = 0.0,
+    conflict: str = "ignore",
+    background: float | None = None,
 ) -> NDArray[np.uint8]:
     r"""Assign each position to a class, to background, or to uncertain (Algorithm 1).
 
@@ -42,6 +47,8 @@ def assign(
         threshold: in the unit of the scores.
         conflict: ``ignore`` marks several positive classes 255 (the paper); ``strongest`` takes the class of
             the largest score.
+        background: a position without a positive class is background only where no score exceeds this, else
+            255; None for ``threshold``, which leaves nothing between.
 
     Returns:
         uint8 H x W: 0, one of ``labels``, or 255.
@@ -51,12 +58,16 @@ def assign(
     [[0, 5, 7, 255]]
     >>> assign(scores, [5, 7], conflict="strongest").tolist()
     [[0, 5, 7, 5]]
+    >>> assign(scores, [5, 7], threshold=1.5, background=0).tolist()
+    [[0, 255, 7, 5]]
     """
     if not len(labels):
         return np.zeros(scores.shape[1:], np.uint8)
     positive = (scores > threshold).sum(0)
     mask = np.asarray(labels, np.uint8)[scores.argmax(0)]
     mask[positive == 0] = 0
+    if background is not None:
+        mask[(positive == 0) & (scores > background).any(0)] = IGNORE
     if conflict == "ignore":
         mask[positive > 1] = IGNORE
     return mask

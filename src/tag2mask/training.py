@@ -24,13 +24,15 @@ from tag2mask.data import IGNORE, Sample, read_mask, read_photo
 from tag2mask.data.loading import keep_readable
 from tag2mask.distributed import barrier, copy_main, device, is_main, rank, share, total, world
 from tag2mask.errors import DataError, RunError
+from tag2mask.losses import seeded_loss
 from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.networks.weights import load_checkpoint, save_checkpoint
 from tag2mask.progress import track
 
 log = logging.getLogger("tag2mask")
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Tensor, ...]
+"""A photo and what it teaches: its mask, its labels, or both."""
 Weight = Callable[[Sequence[Pair]], int]
 
 
@@ -80,6 +82,19 @@ class MaskedPhotos(Dataset[tuple[int, "Pair | str"]]):
         return index, self.augment(tv_tensors.Image(_as_tensor(photo)), tv_tensors.Mask(torch.from_numpy(mask)))
 
 
+class SeededPhotos(MaskedPhotos):
+    """Whole photos, perhaps mirrored, with masks and labels: as `MaskedPhotos`, and float C."""
+
+    def __init__(self, samples: Sequence[Sample], masks: Path, size: int, classes: int) -> None:
+        super().__init__(samples, masks, size, crop=1.0)
+        self.targets = targets_of((sample.labels for sample in samples), classes)
+
+    def __getitem__(self, index: int) -> tuple[int, Pair | str]:
+        """Read and augment one photo and its mask."""
+        _, item = super().__getitem__(index)
+        return index, item if isinstance(item, str) else (*item, self.targets[index])
+
+
 def train_classifier(
     classifier: Classifier,
     samples: Sequence[Sample],
@@ -124,7 +139,7 @@ def train_segmenter(
     checkpoint: Path,
     label: str = "segmenter",
 ) -> None:
-    """Train a segmenter on masks by cross-entropy, 255 ignored (METHOD 6).
+    """Train a segmenter on masks by cross-entropy, 255 ignored (METHOD 6), or on seeds (`tag2mask.losses`).
 
     Args:
         segmenter: trained in place.
@@ -147,13 +162,22 @@ def train_segmenter(
     def pixels(batch: Sequence[Pair]) -> int:
         return sum(int((mask[::stride, ::stride] != IGNORE).sum()) for _, mask in batch)
 
+    def seeded(model: nn.Module, images: Tensor, seeds: Tensor, present: Tensor) -> Tensor:
+        return seeded_loss(how.method, model(images).float(), images, seeds, present)
+
+    plain = how.method == "plain"
+    photos = (
+        MaskedPhotos(samples, masks, how.size, how.crop)
+        if plain
+        else SeededPhotos(samples, masks, how.size, len(segmenter.classes))
+    )
     segmenter.backbone.freeze_before(how.train_from)
     groups = _groups(segmenter, how.learning_rate, how.backbone_learning_rate)
     fit(
-        segmenter, MaskedPhotos(samples, masks, how.size, how.crop), loss,
+        segmenter, photos, loss if plain else seeded,
         torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
         batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=workers,
-        checkpoint=checkpoint, label=label, weigh=pixels,
+        checkpoint=checkpoint, label=label, weigh=pixels if plain else len,
     )  # fmt: skip
 
 
@@ -185,8 +209,8 @@ def fit(
 
     Args:
         model: trained in place.
-        data: gives ``(index, (photo, target))`` or ``(index, what is wrong)``.
-        loss: of the model on stacked photos and targets, a mean.
+        data: gives ``(index, (photo, target, ...))`` or ``(index, what is wrong)``.
+        loss: of the model on a batch of photos and targets, each stacked; a mean.
         optimiser: over the model's parameters.
         epochs: passes over the data.
         batch_size: items a step, over all processes.
@@ -242,7 +266,7 @@ def _epoch(
     """Yield this process's share of one epoch's batches; unreadable items are left out, a share may be empty."""
     torch.manual_seed(seed + 1_000_003 * epoch + 7_919 * rank())
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed + epoch)).tolist()  # type: ignore[arg-type]
-    batches = [share(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+    batches = [list(share(order[start : start + batch_size])) for start in range(0, len(order), batch_size)]
     loader = DataLoader(data, batch_sampler=batches, num_workers=workers, collate_fn=list)
     for batch in loader:
         yield [pair for _, pair in keep_readable(batch, strict=False)]

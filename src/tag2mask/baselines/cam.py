@@ -1,21 +1,74 @@
-"""Class activation maps (Zhou et al. 2016) as scores for masks."""
+"""CAM (Zhou et al. 2016) and Grad-CAM (Selvaraju et al. 2017) as scores for masks.
+
+Neither has a score for background: a position is background where no class of the photo's tags reaches a share
+of its own maximum in the photo (``proxy.cam_thresholds``). Where several do, ``proxy.conflict`` decides.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+
+from tag2mask.networks.backbones import LAST
+from tag2mask.networks.classifier import Classifier
 
 
 def normalised_cam(activation: Tensor) -> Tensor:
     r"""Return $\max(M_c, 0) / \max_u M_c(u)$ for each image and class, as is usual in this field.
 
-    Background is where no present class exceeds a threshold; conflicts go to the larger value
-    (`tag2mask.proxy.assign` with ``conflict="strongest"``).
-
     Args:
-        activation: float N x C x h x w, as `Classifier.activation` gives it.
+        activation: float N x C x h x w, as `Classifier.activation` or `grad_cam` gives it.
 
     Returns:
-        float N x C x h x w, 0..1.
+        float N x C x h x w, 0..1; all zero where a class is positive nowhere.
     """
     positive = activation.clamp_min(0)
-    return positive / positive.amax((2, 3), keepdim=True).clamp_min(1e-6)
+    return positive / positive.amax((2, 3), keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
+
+
+def grad_cam(logits: Tensor, maps: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
+    r"""Return Grad-CAM of the classes in each image's labels (Selvaraju et al. 2017, Eqs. 1 and 2).
+
+    $\alpha_{ck} = \frac{1}{hw} \sum_u \frac{\partial y_c}{\partial f_k(u)}, \quad
+    L_c(u) = \max\big(0, \sum_k \alpha_{ck} f_k(u)\big)$
+
+    At the map that is pooled for the linear layer $\alpha_c = w_c / hw$: the positive part of CAM, scaled.
+
+    Args:
+        logits: float N x C, computed from ``maps`` with gradients, each image by itself.
+        maps: float N x D x h x w, the features f of any layer.
+        labels: class indices present in each image, 1..C; as many backward passes as the longest has.
+
+    Returns:
+        float N x C x h x w, >= 0; zero for classes that are not in the labels.
+    """
+    scores = maps.new_zeros(*logits.shape, *maps.shape[2:])
+    for turn in range(max(map(len, labels), default=0)):
+        rows = [row for row, present in enumerate(labels) if len(present) > turn]
+        columns = [labels[row][turn] - 1 for row in rows]
+        (gradient,) = torch.autograd.grad(logits[rows, columns].sum(), maps, retain_graph=True)
+        weighted = torch.einsum("nd,ndhw->nhw", gradient.mean((2, 3)), maps.detach())
+        scores[rows, columns] = weighted[rows].clamp_min(0)
+    return scores
+
+
+def cam_scores(classifier: Classifier, features: dict[str, Tensor]) -> Tensor:
+    """Return the normalised CAM of every class, float N x C x h x w, from the features of the backbone."""
+    return normalised_cam(classifier.activation(features[LAST]))
+
+
+def grad_cam_scores(classifier: Classifier, images: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
+    """Return the normalised Grad-CAM of each image's classes at the first layer of the classifier's backbone.
+
+    Args:
+        classifier: in evaluation mode.
+        images: N x 3 x H x W, RGB, 0..255.
+        labels: class indices present in each image, 1..C.
+
+    Returns:
+        float N x C x h x w, 0..1; zero for classes that are not in the labels.
+    """
+    seen = classifier(images.float().requires_grad_())
+    return normalised_cam(grad_cam(seen.logits, seen.features[classifier.backbone.layers[0]], labels))

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from tag2mask.data.decode import voc_palette
 from tag2mask.data.image_set import IGNORE
@@ -125,7 +126,7 @@ def save_spectrum(explained: Floats, name: str, stem: Path) -> list[Path]:
         axes.plot(numbers, explained, "o", color=BLUE, markersize=2.5)
         for number, value in zip(numbers[:2], explained, strict=False):
             axes.annotate(f"{value:.1f}%", (number, value), (4, 1), textcoords="offset points", fontsize=7)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(0, 1.12 * float(explained.max()))
         axes.set(xlabel="component", ylabel="variance explained (%)", title=name)
         return _save(figure, stem)
