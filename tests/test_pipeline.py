@@ -19,7 +19,7 @@ from tag2mask.errors import DataError, RunError
 from tag2mask.inference import mask_of, predict_probabilities
 from tag2mask.metrics import confusion_matrix, iou
 from tag2mask.networks.deeplab import Segmenter
-from tag2mask.pipeline import STAGES, estimate_mask, open_run, read_metrics, resume_run, run_stages
+from tag2mask.pipeline import STAGES, Source, estimate_mask, open_run, read_metrics, resume_run, run_stages
 from tag2mask.scoring import score_folders
 
 
@@ -325,6 +325,15 @@ def test_an_image_set_made_in_python_runs(shapes_folder, recipe_file, tmp_path):
     result = t2m.run(few, tmp_path / "run", recipe_file, settings=settings)
     assert result.scores["prediction"]["images"] == 7
     assert result.scores["classifier"]["images"] == 2
+
+
+def test_the_data_may_lie_in_the_run_folder(shapes, recipe_file):
+    recipe, source = load_recipe(recipe_file), Source(str(shapes))
+    assert open_run(shapes.parent, source, recipe).train.classes == ("disc", "square")
+    (shapes.parent / "config.yaml").unlink()
+    (shapes.parent / "letter.txt").write_text("dear")
+    with pytest.raises(RunError, match="is not empty"):
+        open_run(shapes.parent, source, recipe)
 
 
 def test_no_segmenter_yet(a_run, tmp_path):

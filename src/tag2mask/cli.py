@@ -80,7 +80,7 @@ def demo(
         typer.echo(f"drawing scenes to {scenes}")
         write_scenes(scenes)
     source = Source(str(scenes.resolve()), None, "train", "val")
-    _finish(open_run(out / "run", source, load_recipe("demo")), "report")
+    _finish(open_run(out, source, load_recipe("demo")), "report")
 
 
 @app.command()

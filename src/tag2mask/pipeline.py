@@ -385,13 +385,18 @@ def _begin(run: Run) -> None:
             raise RunError(
                 f"{run.out} holds another run ({key} is {theirs} there and {mine} here); choose another folder"
             )
-    elif run.out.exists() and (not run.out.is_dir() or any(run.out.iterdir())):
+    elif run.out.exists() and not _is_free(run.out, Path(run.source.path)):
         raise RunError(f"{run.out} is not empty and holds no run; choose another folder")
     for data in (run.train, run.evaluation):
         check_mask_sizes(data)
     _warn_of_seen(run)
     _check_networks(run.recipe)
     write_text(config, yaml.safe_dump(_settings(run), sort_keys=False))
+
+
+def _is_free(folder: Path, data: Path) -> bool:
+    """Return whether there is nothing in a folder but, perhaps, the data."""
+    return folder.is_dir() and all(entry.resolve() == data.resolve() for entry in folder.iterdir())
 
 
 def resume_run(out: str | Path, *, strict: bool = False) -> Run:
