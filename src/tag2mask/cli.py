@@ -212,7 +212,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"tag2mask: {error}", file=sys.stderr)
+        print(f"tag2mask: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED:
