@@ -110,6 +110,12 @@ def call_command(*arguments):
     return 0
 
 
+@pytest.fixture(scope="session")
+def exit_code_of():
+    """Call the command line; what comes back is the exit code."""
+    return call_command
+
+
 @pytest.fixture
 def command(capsys):
     """Call the command line; what comes back has ``code``, ``out`` and ``err``."""

@@ -10,7 +10,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import call_command
 from PIL import Image
 
 from tag2mask import reproduce as module
@@ -51,10 +50,10 @@ def times(folder):
 
 
 @pytest.fixture(scope="module")
-def paper_folder(shapes_folder, recipe_file, tmp_path_factory):
+def paper_folder(exit_code_of, shapes_folder, recipe_file, tmp_path_factory):
     """Table 1 and the runs that it needs; read only."""
     out = tmp_path_factory.mktemp("paper") / "out"
-    assert call_command("reproduce", "table1", shapes_folder, "--out", out, "--recipe", recipe_file, *NETWORK) == 0
+    assert exit_code_of("reproduce", "table1", shapes_folder, "--out", out, "--recipe", recipe_file, *NETWORK) == 0
     return out
 
 

@@ -20,6 +20,7 @@ _HOMES = {
     "ClassPatterns": "tag2mask.patterns",
     "dense_crf": "tag2mask.crf",
     "evaluate": "tag2mask.api",
+    "export": "tag2mask.exports",
     "ImageSet": "tag2mask.data",
     "load": "tag2mask.data",
     "load_segmenter": "tag2mask.pipeline",

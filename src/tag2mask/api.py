@@ -13,11 +13,11 @@ from tag2mask.config import Recipe, apply_setting, load_recipe, parse_recipe
 from tag2mask.data import ImageSet, Sample, load, photos_in
 from tag2mask.data.files import write_text
 from tag2mask.distributed import is_main
-from tag2mask.errors import DataError, RunError
+from tag2mask.errors import DataError
 from tag2mask.inference import predict_masks
-from tag2mask.networks.deeplab import Segmenter
 from tag2mask.pipeline import (
     Source,
+    load_segmenter,
     open_run,
     read_metrics,
     resume_run,
@@ -93,7 +93,7 @@ def predict_photos(
     """Segment photos with the segmenter of a run; return how many masks there are and of how many photos.
 
     Args:
-        run: the run folder.
+        run: the run folder, or a segmenter exported from one.
         photos: a photo, a folder of photos, or with ``split`` data as `run` takes it.
         out: folder of the masks, one palette PNG a photo, named as the photo.
         split: list of photos.
@@ -102,14 +102,10 @@ def predict_photos(
         resume: keep the masks that are in ``out`` already.
         strict: an unreadable photo is an error.
     """
-    opened = resume_run(run)
-    file = opened.segmenter_file if rounds is None else opened.segmenter_after(rounds)
-    if not file.exists():
-        raise RunError(f"{file} is not there; finish the run with tag2mask run, or name another --rounds")
+    model = load_segmenter(run, rounds)
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
-    recipe = _changed(opened.recipe, settings)
-    segmenter = Segmenter.load(file).to(opened.device)
-    return predict_masks(segmenter, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
+    recipe = _changed(model.recipe, settings)
+    return predict_masks(model.segmenter, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
 
 
 def evaluate(

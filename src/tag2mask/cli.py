@@ -1,4 +1,4 @@
-"""The command line: one command a stage, and `run`, `demo`, `predict`, `evaluate`. Parses, calls, prints."""
+"""The command line: one command a stage, and `run`, `demo`, `predict`, `evaluate`, `export`. Parses, calls, prints."""
 
 from __future__ import annotations
 
@@ -155,6 +155,33 @@ def reproduce(
 
 
 @app.command()
+def export(
+    format: Annotated[str, typer.Argument(help="coco, labelme, yolo, label-studio, voc-server, onnx or huggingface.")],
+    source: Annotated[Path, typer.Argument(help="A run folder; of masks also any folder of them.")],
+    out: Annotated[Path, typer.Option(help="The file or folder to write.")],
+    masks: Annotated[str | None, typer.Option(help="Of a run: predictions (default), proxy or retrain.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="File with the class names, one a line.")] = None,
+    photos: Annotated[Path | None, typer.Option(help="Folder of the photos, if not the run's.")] = None,
+    split: Annotated[Path | None, typer.Option(help="File with the names to export, one a line.")] = None,
+    min_area: Annotated[int | None, typer.Option(min=1, help="Leave out smaller pieces (pixels).")] = None,
+    tolerance: Annotated[float | None, typer.Option(min=0, help="How exact polygons are (pixels, 0.5).")] = None,
+    photo_url: Annotated[str | None, typer.Option(help="Label Studio's URL before a photo's name.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="The segmenter after so many retrainings.")] = None,
+) -> None:
+    """Write masks or the segmenter of a run for other tools.
+
+    Example: tag2mask export coco runs/mine --out instances.json
+    """
+    from tag2mask.exports import export as write
+
+    write(
+        format, source, out, masks=masks, classes=classes, photos=photos, split=split, min_area=min_area,
+        tolerance=tolerance, photo_url=photo_url, rounds=rounds,
+    )  # fmt: skip
+    typer.echo(f"{format} is in {out}")
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe with every parameter.")] = None,
 ) -> None:
@@ -224,7 +251,7 @@ def main() -> None:
         app()
     except UserError as error:
         if first_to_fail():
-            print(f"tag2mask: {error}", file=sys.stderr)
+            print(f"tag2mask: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED and is_main():

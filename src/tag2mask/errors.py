@@ -29,6 +29,10 @@ class RunError(UserError):
     """A run folder is missing, incomplete or belongs to another run."""
 
 
+class ExportError(UserError):
+    """A format or an option of it is wrong, or what it needs is not installed."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, or an empty string.
 

@@ -41,6 +41,7 @@ from tag2mask.data import (
 )
 from tag2mask.data.files import write_text
 from tag2mask.data.loading import photo_batches
+from tag2mask.data.tables import read_json
 from tag2mask.distributed import barrier, device, gather, is_main, of_main, share, world
 from tag2mask.errors import DataError, RunError, WeightsError, nearest
 from tag2mask.inference import mask_of, predict_masks, predict_probabilities, read_ahead, without_mask
@@ -531,17 +532,35 @@ class TrainedSegmenter:
         return mask_of(pixels, predict_probabilities(self.segmenter, pixels, self.recipe.inference.scales), crf)
 
 
-def load_segmenter(run: str | Path) -> TrainedSegmenter:
-    """Load the last segmenter of a run folder, on the GPU where there is one.
+def load_segmenter(run: str | Path, rounds: int | None = None) -> TrainedSegmenter:
+    """Load a segmenter, on the GPU where there is one.
+
+    Args:
+        run: a run folder, or a folder that ``tag2mask export huggingface`` wrote.
+        rounds: of a run, the segmenter after so many retrainings; None for the last.
 
     Raises:
-        RunError: there is no run or it has no segmenter yet.
+        RunError: there is no run or it has no such segmenter yet.
         WeightsError: the segmenter's file is corrupt.
     """
+    file, recipe = find_segmenter(run, rounds)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return TrainedSegmenter(Segmenter.load(file).to(device), recipe)
+
+
+def find_segmenter(run: str | Path, rounds: int | None = None) -> tuple[Path, Recipe]:
+    """Return the file of the segmenter that `load_segmenter` loads, and its recipe."""
+    exported = Path(run) / "config.json"
+    if exported.is_file() and rounds is None:
+        values = read_json(exported)
+        if not isinstance(values, dict) or not isinstance(values.get("recipe"), dict):
+            raise RunError(f"{exported} is not of a segmenter of tag2mask: it has no recipe; export the run again")
+        return Path(run) / "model.safetensors", parse_recipe(values["recipe"], str(exported))
     opened = resume_run(run)
-    if not opened.segmenter_file.exists():
-        raise RunError(f"{run} has no segmenter yet; finish the run with tag2mask run")
-    return TrainedSegmenter(Segmenter.load(opened.segmenter_file).to(opened.device), opened.recipe)
+    file = opened.segmenter_file if rounds is None else opened.segmenter_after(rounds)
+    if not file.exists():
+        raise RunError(f"{file} is not there; finish the run with tag2mask run, or name another --rounds")
+    return file, opened.recipe
 
 
 def read_metrics(out: Path) -> Scores:

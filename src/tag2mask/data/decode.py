@@ -115,11 +115,7 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
         ValueError: the mask is not a uint8 H x W array.
         DataError: the file cannot be written.
     """
-    if mask.dtype != np.uint8 or mask.ndim != 2:
-        raise ValueError(f"a mask is a uint8 array H x W, not {mask.dtype} {mask.shape}")
-    path = Path(path)
-    image = Image.fromarray(mask)
-    image.putpalette(voc_palette().tobytes())
+    image, path = mask_image(mask), Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,6 +127,19 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
     finally:
         if unfinished.parent.is_dir():
             unfinished.unlink(missing_ok=True)
+
+
+def mask_image(mask: np.ndarray) -> Image.Image:
+    """Return a mask, uint8 H x W, as an image with the palette of `voc_palette`.
+
+    Raises:
+        ValueError: the mask is not a uint8 H x W array.
+    """
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        raise ValueError(f"a mask is a uint8 array H x W, not {mask.dtype} {mask.shape}")
+    image = Image.fromarray(mask)
+    image.putpalette(voc_palette().tobytes())
+    return image
 
 
 def voc_palette() -> np.ndarray:

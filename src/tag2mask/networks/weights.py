@@ -88,12 +88,20 @@ def load_tensors(file: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     Raises:
         WeightsError: the file is missing, corrupt or of another kind.
     """
-    tensors = read_weights(Path(file))
+    return read_weights(Path(file)), read_about(file, kind)
+
+
+def read_about(file: str | Path, kind: str) -> dict[str, Any]:
+    """Read what the tensors are that `save_tensors` wrote, without the tensors.
+
+    Raises:
+        WeightsError: the file is missing, corrupt or of another kind.
+    """
     with refusing(file), safe_open(file, "pt") as opened:
         metadata = json.loads((opened.metadata() or {}).get("tag2mask", "{}"))
         if metadata.get("kind") != kind:
             raise WeightsError(f"{file} does not hold {kind} of tag2mask")
-        return tensors, metadata["about"]
+        return dict(metadata["about"])
 
 
 @contextmanager

@@ -1,0 +1,116 @@
+"""Out to other tools: masks as annotation files, segmenters as models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tag2mask.errors import DataError, ExportError, nearest
+from tag2mask.exports.annotations import write_coco, write_label_studio, write_labelme, write_yolo
+from tag2mask.exports.masks import open_masks
+from tag2mask.exports.models import write_huggingface, write_onnx
+from tag2mask.exports.voc_server import write_voc_server
+
+_MASKS = ("masks", "classes", "photos", "split")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+        write: what writes it.
+        suffix: of the file that it is; empty for a folder.
+        options: of `export` that it takes.
+        needs: ``"classes"`` and ``"photos"``, where it names these.
+    """
+
+    write: Callable[..., None]
+    suffix: str
+    options: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "coco": Format(write_coco, ".json", (*_MASKS, "min_area"), ("classes", "photos")),
+    "labelme": Format(write_labelme, "", (*_MASKS, "min_area", "tolerance"), ("classes", "photos")),
+    "yolo": Format(write_yolo, "", (*_MASKS, "min_area", "tolerance"), ("classes",)),
+    "label-studio": Format(
+        write_label_studio, ".json", (*_MASKS, "min_area", "tolerance", "photo_url"), ("classes", "photos")
+    ),
+    "voc-server": Format(write_voc_server, ".tar", _MASKS),
+    "onnx": Format(write_onnx, ".onnx", ("rounds",)),
+    "huggingface": Format(write_huggingface, "", ("rounds",)),
+}
+
+
+def export(
+    format: str,
+    source: str | Path,
+    out: str | Path,
+    *,
+    masks: str | None = None,
+    classes: str | Path | None = None,
+    photos: str | Path | None = None,
+    split: str | Path | None = None,
+    min_area: int | None = None,
+    tolerance: float | None = None,
+    photo_url: str | None = None,
+    rounds: int | None = None,
+) -> Path:
+    """Write masks, or a run's segmenter, for another tool; return the file or folder that was written.
+
+    Masks become one annotation for each component (pixels of a class that hang together by their edges);
+    background and 255 (uncertain) become none.
+
+    Args:
+        format: one of `FORMATS`.
+        source: a run folder; of masks also any folder of mask files.
+        out: the file to write, replaced if it is there, or the folder, which must be empty or not there.
+        masks: which ones of a run: ``predictions`` (if not given), ``proxy`` or ``retrain``.
+        classes: file with the names of the foreground classes, one a line; else those of the run.
+        photos: folder of the photos; else those of the run.
+        split: file with the names of the masks to take, one a line; else all.
+        min_area: smaller components, in pixels, are left out (1).
+        tolerance: by how many pixels a polygon may leave the pixels' border (0.5); 0 for not at all.
+        photo_url: Label Studio's URL of a photo up to its file name (``/data/local-files/?d=``).
+        rounds: the segmenter after so many retrainings; else the last.
+
+    Raises:
+        UserError: something that was given is wrong, or what the format needs is not installed; nothing was
+            written.
+    """
+    given = {
+        "masks": masks, "classes": classes, "photos": photos, "split": split, "min_area": min_area,
+        "tolerance": tolerance, "photo_url": photo_url, "rounds": rounds,
+    }  # fmt: skip
+    options = {name: value for name, value in given.items() if value is not None}
+    how, out = _format(format, options), Path(out)
+    _check_place(out, how.suffix, format)
+    if "masks" not in how.options:
+        how.write(source, out, **options)
+        return out
+    chosen: dict[str, Any] = {name: options.pop(name, None) for name in _MASKS}
+    opened = open_masks(source, **chosen, need_photos="photos" in how.needs)
+    if "classes" in how.needs and not opened.classes:
+        raise DataError(f"{source}: {format} names the classes; give a file of their names with --classes")
+    how.write(opened, out, **options)
+    return out
+
+
+def _format(name: str, options: Iterable[str]) -> Format:
+    if name not in FORMATS:
+        raise ExportError(f"no format '{name}'{nearest(name, FORMATS)} (formats: {', '.join(FORMATS)})")
+    strange = next((option for option in options if option not in FORMATS[name].options), None)
+    if strange:
+        raise ExportError(f"--{strange.replace('_', '-')} means nothing to the format {name}; leave it out")
+    return FORMATS[name]
+
+
+def _check_place(out: Path, suffix: str, format: str) -> None:
+    if suffix and (out.suffix != suffix or out.is_dir()):
+        raise ExportError(f"--out {out}: {format} is one file; give its name, ending in {suffix}")
+    if not suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"--out {out} is there and not empty; choose another folder")
