@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tag2mask.data.decode import voc_palette
 from tag2mask.report import overview
+from tag2mask.report.colours import class_colours
 from tag2mask.report.overview import OverviewRow, save_overview
 
 CLASSES = ("ball", "fish")
@@ -90,7 +90,7 @@ def test_overlay_colours() -> None:
     shown = overview.overlay(photo, mask)
     assert shown.shape == photo.shape
     assert shown.dtype == np.uint8
-    assert shown[0, 0].argmax() == voc_palette()[2].argmax()
+    assert shown[0, 0].argmax() == class_colours()[2].argmax()
     assert np.ptp(shown[20]) == 0
     assert len(np.unique(shown[30:])) == 2
     assert np.ptp(shown[30:], axis=2).max() == 0

@@ -31,8 +31,9 @@ def read(file):
 
 
 def contents(folder):
-    """Return what the files of a run hold, but for metrics.json, which also holds times."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "metrics.json")
+    """Return what the files of a run hold, but for metrics.json and the page, which also hold times."""
+    timed = ("metrics.json", "index.html")
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name not in timed)
     return {file.relative_to(folder).as_posix(): read(file) for file in files}
 
 
@@ -59,6 +60,7 @@ def test_what_a_run_writes(finished_run, shapes_folder):
     stages = ["classifier", "patterns", "segmenter", "segmenter-retrained"]
     assert sorted(file.stem for file in finished_run.glob("*.safetensors")) == stages
     assert (finished_run / "report/overview.png").stat().st_size > 1000
+    assert (finished_run / "report/index.html").stat().st_size > 10_000
     left_over = [file.name for file in finished_run.rglob(".*")]
     assert left_over == []
 

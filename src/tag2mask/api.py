@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tag2mask.config import Recipe, apply_setting, load_recipe, parse_recipe
-from tag2mask.data import ImageSet, Sample, load, photos_in
+from tag2mask.data import ImageSet, Sample, load, photos_in, read_photo
 from tag2mask.data.files import write_text
 from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
@@ -106,6 +108,29 @@ def predict_photos(
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
     recipe = _changed(model.recipe, settings)
     return predict_masks(model.segmenter, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
+
+
+def show(run: str | Path, photo: str | Path, out: str | Path) -> dict[str, float]:
+    """Predict a photo and draw the mask over it; return the classes found and their share of the pixels in percent.
+
+    Args:
+        run: the run folder.
+        photo: its file.
+        out: the PNG to write.
+
+    Raises:
+        UserError: the photo, the run or the picture cannot be read or written.
+    """
+    from tag2mask.report import save_look
+
+    if Path(out).resolve() == Path(photo).resolve():
+        raise DataError(f"{photo} would be overwritten; choose another file with --out")
+    pixels = read_photo(photo)
+    model = load_segmenter(run)
+    mask, classes = model.predict(pixels), model.segmenter.classes
+    save_look(pixels, mask, classes, Path(out))
+    shares = np.bincount(mask.ravel(), minlength=len(classes) + 1) / mask.size
+    return {name: 100 * float(share) for name, share in zip(classes, shares[1:], strict=True) if share}
 
 
 def evaluate(

@@ -182,6 +182,39 @@ def export(
 
 
 @app.command()
+def show(
+    run: RunFolder,
+    photo: Annotated[Path, typer.Argument(help="A photo.")],
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("overlay.png"),
+) -> None:
+    """Draw a prediction over its photo, with the names of the classes found.
+
+    Example: tag2mask show runs/mine photo.jpg --out overlay.png
+    """
+    from tag2mask.api import show as draw
+
+    found = ", ".join(f"{name} {share:.1f}%" for name, share in draw(run, photo, out).items())
+    typer.echo(f"{found or 'background only'}; the picture is {out}")
+
+
+@app.command()
+def patterns(
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures; report/patterns in the run.")] = None,
+    strict: Strict = False,
+) -> None:
+    """Draw what each class pattern responds to: its scores over its most typical photos, and its spectrum.
+
+    Example: tag2mask patterns runs/mine
+    """
+    from tag2mask.pipeline import draw_patterns, resume_run
+
+    folder = out or run / "report" / "patterns"
+    pictures = draw_patterns(resume_run(run, strict=strict), folder)
+    typer.echo(f"{len(pictures)} pictures are in {folder}")
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe with every parameter.")] = None,
 ) -> None:
@@ -230,7 +263,7 @@ _stage("discover", "Find the class patterns.")
 _stage("estimate", "Write the proxy masks.")
 _stage("segment", "Train the segmenter on the proxy masks.")
 _stage("retrain", "Train it again on its own predictions.")
-_stage("report", "Draw the overview.")
+_stage("report", "Write the report page and the overview.")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from functools import cached_property
 from importlib.metadata import version
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -55,6 +55,9 @@ from tag2mask.proxy import assign, resize_scores, score_probabilities
 from tag2mask.scoring import Scores, rounded, score_set
 from tag2mask.threads import map_ahead
 from tag2mask.training import train_classifier, train_segmenter
+
+if TYPE_CHECKING:
+    from tag2mask.report import PhotoSet
 
 log = logging.getLogger("tag2mask")
 
@@ -120,6 +123,10 @@ class Run:
         """The segmenter after so many rounds of retraining."""
         suffix = ("", "-retrained")[rounds] if rounds < 2 else f"-retrained-{rounds}"
         return self.out / f"segmenter{suffix}.safetensors"
+
+    def masks_of_round(self, rounds: int) -> Path:
+        """The folder of the training photos' masks that so many-eth retraining learns from."""
+        return self.out / ("retrain" if rounds == 1 else f"retrain-{rounds}")
 
     def record(self, name: str, value: Any) -> None:
         """Put a value into metrics.json; of several processes, only the main one writes."""
@@ -278,7 +285,7 @@ def retrain(run: Run) -> None:
     for rounds in range(1, run.recipe.segmenter.retrain + 1):
         if run.segmenter_after(rounds).exists():
             continue
-        masks = run.out / ("retrain" if rounds == 1 else f"retrain-{rounds}")
+        masks = run.masks_of_round(rounds)
         segmenter = Segmenter.load(run.segmenter_after(rounds - 1)).to(run.device)
         readable = [s for s in run.train.samples if (run.out / "proxy" / f"{s.name}.png").exists()]
         predict_masks(segmenter, readable, masks, run.recipe, known_labels=True, strict=run.strict)
@@ -305,10 +312,10 @@ def evaluate(run: Run) -> None:
 
 
 def report(run: Run) -> None:
-    """Draw photos, truth, proxy masks and predictions side by side into ``report/overview.png``."""
+    """Write the report page ``report/index.html`` and the picture ``report/overview.png``."""
     if not is_main():
         return
-    from tag2mask.report import OverviewRow, save_overview
+    from tag2mask.report import OverviewRow, save_overview, save_page
 
     model = TrainedSegmenter(Segmenter.load(run.segmenter_file).to(run.device), run.recipe)
     sets = [run.train] if run.evaluation is run.train else [run.train, run.evaluation]
@@ -320,8 +327,32 @@ def report(run: Run) -> None:
             proxy = read_mask(file) if data is run.train and file.exists() else None
             rows.append(OverviewRow(sample.name, photo, data.truth(sample), proxy, model.predict(photo)))
     picture = run.out / "report" / "overview.png"
-    picture.parent.mkdir(exist_ok=True)
     save_overview(rows, run.train.classes, picture)
+    save_page(run.out, _photo_sets(run), run.recipe, read_metrics(run.out), run.strict)
+
+
+def _photo_sets(run: Run) -> list[PhotoSet]:
+    """Return the photos of the page: those of training, and those of evaluation if they are others."""
+    from tag2mask.report import PhotoSet
+
+    proxy, predictions, rounds = run.out / "proxy", run.out / "predictions", run.recipe.segmenter.retrain
+    if run.evaluation is run.train:
+        return [PhotoSet("training", run.train, {"proxy": proxy, "prediction": predictions})]
+    folders = {"proxy": proxy} | ({"prediction": run.masks_of_round(rounds)} if rounds else {})
+    return [
+        PhotoSet("training", run.train, folders),
+        PhotoSet("evaluation", run.evaluation, {"prediction": predictions}),
+    ]
+
+
+def draw_patterns(run: Run, folder: Path) -> list[Path]:
+    """Draw each class pattern's scores over its most typical photos, and its spectrum; return the pictures."""
+    from tag2mask.report import save_patterns
+
+    patterns = ClassPatterns.load(run.out / "patterns.safetensors")
+    _check_classes(run, patterns.classes_, "patterns.safetensors")
+    patterns.classifier_.to(run.device)
+    return save_patterns(patterns, run.train, folder, run.recipe.proxy.threshold, run.strict)
 
 
 STAGES: dict[str, Callable[[Run], None]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from tag2mask.errors import DataError
@@ -15,12 +16,23 @@ def write_text(file: Path, text: str) -> None:
     Raises:
         DataError: it cannot be written.
     """
+    write_bytes(file, text.encode("utf-8"))
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write a file so that it is whole or not there.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, "utf-8")
+        temporary.write_bytes(content)
         temporary.replace(file)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise DataError(f"{file}: cannot be written ({error.strerror or error}); choose another folder") from None
 
 

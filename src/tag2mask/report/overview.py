@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from tag2mask.data.decode import voc_palette
+from tag2mask.data.files import write_bytes
 from tag2mask.data.image_set import IGNORE
+from tag2mask.report.colours import class_colours, stripes
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -50,8 +52,8 @@ class OverviewRow:
 def save_overview(rows: Sequence[OverviewRow], classes: Sequence[str], path: Path) -> None:
     """Write one PNG with a row a photo: photo, truth, proxy mask, prediction, and a legend of the classes.
 
-    Masks lie in the VOC colours over a pale grey photo; uncertain pixels (255) are hatched. A column that
-    has no mask at all is left out. The file is written under another name and then renamed.
+    Masks lie in the colours of `class_colours` over a pale grey photo; uncertain pixels (255) are hatched. A column
+    that has no mask at all is left out. The file is written under another name and then renamed.
 
     Args:
         rows: the photos, at least one.
@@ -70,17 +72,23 @@ def save_overview(rows: Sequence[OverviewRow], classes: Sequence[str], path: Pat
         True
     """
     _check(rows)
-    figure = _draw(rows, classes)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(unfinished, format="png", dpi=DPI, facecolor="white")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    save_figure(lambda: _draw(rows, classes), path)
+
+
+def save_figure(draw: Callable[[], Figure], path: Path) -> None:
+    """Draw a figure and write it as PNG, whole or not at all; names are text, whatever signs are in them.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    picture = BytesIO()
+    with matplotlib.rc_context({"text.parse_math": False}):
+        draw().savefig(picture, format="png", dpi=DPI, facecolor="white")
+    write_bytes(path, picture.getvalue())
 
 
 def overlay(photo: Pixels, mask: Pixels) -> Pixels:
-    """Return the mask in the VOC colours over the photo in pale grey, uncertain pixels (255) hatched.
+    """Return the mask in its classes' colours over the photo in pale grey, uncertain pixels (255) hatched.
 
     Args:
         photo: uint8 H x W x 3 RGB.
@@ -91,10 +99,10 @@ def overlay(photo: Pixels, mask: Pixels) -> Pixels:
 
     Example:
         >>> overlay(np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]], np.uint8)).tolist()
-        [[[140, 140, 140], [131, 35, 35]]]
+        [[[140, 140, 140], [207, 154, 35]]]
     """
     grey = 140 + 0.45 * photo.mean(axis=2, keepdims=True)
-    colour = voc_palette()[mask].astype(np.float32)
+    colour = class_colours()[mask].astype(np.float32)
     colour[mask == IGNORE] = _hatching(mask.shape)[mask == IGNORE]
     mixed = np.where(mask[..., None] == 0, grey, 0.25 * grey + 0.75 * colour)
     shown: Pixels = mixed.astype(np.uint8)
@@ -103,10 +111,8 @@ def overlay(photo: Pixels, mask: Pixels) -> Pixels:
 
 def _hatching(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Return diagonal stripes of white and grey, about forty over the longer side."""
-    rows, columns = np.indices(shape)
-    period = max(4, round(max(shape) / 40))
-    stripes = (rows + columns) % period < period / 2
-    return np.where(stripes[..., None], 255, 95) * np.ones(3, np.float32)
+    light = stripes(shape, max(4, round(max(shape) / 40)))
+    return np.where(light[..., None], 255, 95) * np.ones(3, np.float32)
 
 
 def _check(rows: Sequence[OverviewRow]) -> None:
@@ -178,7 +184,16 @@ class _Sheet:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"…{name[-23:]}"
+    return printable(name if len(name) <= 24 else f"…{name[-23:]}")
+
+
+def printable(text: str) -> str:
+    """Return text with a question mark for each sign that a font cannot draw (a file name may hold any).
+
+    >>> printable("a\\nb")
+    'a?b'
+    """
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def _show(axes: Axes, row: OverviewRow, column: str) -> None:
@@ -194,7 +209,7 @@ def _legend_entries(rows: Sequence[OverviewRow], columns: Sequence[str], classes
     """Return a patch for every class that some mask shows, and one for uncertain pixels."""
     masks = [getattr(row, column) for row in rows for column in columns]
     shown = sorted({int(value) for mask in masks if mask is not None for value in np.unique(mask)} - {0})
-    palette = voc_palette() / 255
+    palette = class_colours() / 255
     return [
         Patch(facecolor="#dddddd", edgecolor="#5f5f5f", hatch="//////", label="uncertain", linewidth=0)
         if value == IGNORE

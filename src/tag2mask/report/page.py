@@ -1,0 +1,252 @@
+"""The report page: one HTML file that opens without a server and asks for nothing from outside."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from tag2mask.config import Recipe, recipe_yaml
+from tag2mask.data import IGNORE, Sample, read_photo
+from tag2mask.data.files import write_bytes
+from tag2mask.data.loading import keep_readable
+from tag2mask.errors import DataError
+from tag2mask.metrics import iou
+from tag2mask.patterns import WEAK
+from tag2mask.progress import duration, track
+from tag2mask.report.colours import class_colours, stripes
+from tag2mask.report.survey import Doubt, Mask, PhotoSet, Tally, regions, survey
+from tag2mask.scoring import Scores
+from tag2mask.threads import map_ahead
+
+THUMBNAIL = 240
+"""Longer side of the photos and masks on the page, pixels."""
+
+PHOTO_BYTES = 8000
+"""A photo's thumbnail is compressed until it is no larger."""
+
+MOST_PHOTOS = 1000
+"""Of more photos the page shows a part."""
+
+KINDS = {"proxy": "Proxy mask", "prediction": "Prediction", "truth": "Truth"}
+
+
+def save_page(out: Path, sets: Sequence[PhotoSet], recipe: Recipe, metrics: Scores, strict: bool = False) -> None:
+    """Write ``report/index.html`` of a run folder.
+
+    Masks are read once for the figures and those in the gallery once more; photos are read once, and nothing of
+    them is kept but their thumbnails.
+
+    Args:
+        out: the run folder.
+        sets: the training photos, then the evaluation photos if they are others.
+        recipe: every parameter.
+        metrics: what ``metrics.json`` holds.
+        strict: raise for an unreadable photo instead of leaving it out.
+
+    Raises:
+        DataError: a mask is not of its photo or run, or the page cannot be written.
+    """
+    classes = sets[0].data.classes
+    surveys = [survey(photos) for photos in sets]
+    total = sum(len(ranked) for _, ranked in surveys)
+    gallery, about = [], []
+    for photos, (tally, ranked) in zip(sets, surveys, strict=True):
+        chosen = choose(ranked, len(ranked) * min(total, MOST_PHOTOS) // max(1, total))
+        entries = list(_entries(photos, chosen, strict))
+        gallery += entries
+        about.append(_about(photos, tally, len(ranked), len(entries)))
+    page = _render(
+        name=out.resolve().name,
+        version=version("tag2mask"),
+        recipe=recipe,
+        recipe_yaml=recipe_yaml(recipe),
+        metrics=metrics,
+        sets=about,
+        names=["background", *classes],
+        colours=[f"#{bytes(colour).hex()}" for colour in class_colours()[: len(classes) + 1]],
+        classes=_class_rows(classes, surveys[0][0], metrics.get("patterns") or {}),
+        scores=_score_columns(about, metrics),
+        confusion=_confusion(surveys[-1][0].confusion),
+        kinds={
+            kind: title for kind, title in KINDS.items() if kind in {m["kind"] for e in gallery for m in e["masks"]}
+        },
+        weak=WEAK,
+        gallery=gallery,
+    )
+    write_bytes(out / "report" / "index.html", page.encode("utf-8", "replace"))
+
+
+def choose(ranked: Sequence[Any], count: int) -> list[Any]:
+    """Return so many of the items in their order: half the places for the first, half spread over the rest.
+
+    >>> choose("abcdefghij", 4)
+    ['a', 'b', 'c', 'g']
+    """
+    first = count // 2 if count < len(ranked) else len(ranked)
+    rest, places = ranked[first:], count - first
+    return [*ranked[:first], *(rest[place * len(rest) // places] for place in range(places))]
+
+
+def photo_thumbnail(photo: npt.NDArray[np.uint8]) -> tuple[bytes, tuple[int, int]]:
+    """Return a photo as a small WebP file, and that picture's width and height in pixels."""
+    small = Image.fromarray(photo)
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    for quality in (60, 45, 30, 15):
+        file = BytesIO()
+        small.save(file, "WEBP", quality=quality)
+        if file.tell() <= PHOTO_BYTES:
+            break
+    return file.getvalue(), small.size
+
+
+def mask_thumbnail(mask: Mask, size: tuple[int, int]) -> bytes:
+    """Return a mask as a small palette PNG in `class_colours`: background transparent, uncertain pixels striped.
+
+    Args:
+        mask: uint8 H x W.
+        size: width and height of the picture in pixels.
+    """
+    small = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    values, index = np.unique(small, return_inverse=True)
+    index = index.reshape(small.shape).astype(np.uint8)
+    index[(small == IGNORE) & stripes(small.shape, 8)] = len(values)
+    picture = Image.fromarray(index)
+    picture.putpalette(np.append(class_colours()[values], [[255, 255, 255]], 0).astype(np.uint8).tobytes())
+    file = BytesIO()
+    picture.save(file, "PNG", transparency=bytes([*np.where(values == 0, 0, 255), 255]))
+    return file.getvalue()
+
+
+def _entries(photos: PhotoSet, chosen: Sequence[tuple[Sample, Doubt]], strict: bool) -> Iterator[dict[str, Any]]:
+    """Yield what the page's script knows of each photo; unreadable ones are reported and left out."""
+
+    def draw(item: tuple[int, tuple[Sample, Doubt]]) -> tuple[int, dict[str, Any] | str]:
+        place, (sample, doubt) = item
+        try:
+            photo, size = photo_thumbnail(read_photo(sample.image, draft_size=THUMBNAIL))
+        except DataError as error:
+            return place, str(error)
+        masks = [
+            {"kind": kind, "image": _data_uri(mask_thumbnail(mask, size), "png"), "regions": regions(mask)}
+            for kind, mask in photos.masks(sample).items()
+        ]
+        return place, {
+            "name": sample.name, "set": photos.name, "tags": sample.labels, "size": size, "missing": doubt.missing,
+            "doubt": _percent(doubt.total), "pixels": _percent(doubt.pixels and 100 * doubt.pixels),
+            "photo": _data_uri(photo, "webp"), "masks": masks,
+        }  # fmt: skip
+
+    drawn = track(map_ahead(draw, enumerate(chosen)), len(chosen), f"{photos.name} photos")
+    yield from (entry for _, entry in keep_readable(drawn, strict))
+
+
+def _about(photos: PhotoSet, tally: Tally, masked: int, shown: int) -> dict[str, Any]:
+    """Return what the page says of a set of photos as a whole."""
+    tags = [len(sample.labels) for sample in photos.data.samples]
+    compared = tally.agreement.sum()
+    return {
+        "name": photos.name,
+        "photos": len(tags),
+        "masked": masked,
+        "shown": shown,
+        "tags": {"one tag": tags.count(1), "several": sum(count > 1 for count in tags), "none": tags.count(0)},
+        "labels_from": PurePath(photos.data.labels_from).name,
+        "skipped": photos.data.skipped,
+        "uncertain": _percent(tally.mean(tally.uncertain)[0]) if "proxy" in photos.folders else None,
+        "missing": int(tally.missing[0]),
+        "agreement": _percent(100 * np.trace(tally.agreement) / compared) if compared else None,
+    }
+
+
+def _class_rows(classes: Sequence[str], tally: Tally, patterns: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return for each class the figures that need no truth."""
+    agreement, uncertain = 100 * iou(tally.agreement), tally.mean(tally.uncertain)
+    rows = []
+    for label, name in enumerate(classes, 1):
+        pattern = patterns.get(name) or {}
+        row = {
+            "label": label,
+            "photos": int(tally.photos[label]),
+            "missing": int(tally.missing[label]),
+            "activation": pattern.get("activation"),
+            "centre": pattern.get("centre"),
+            "explained": _percent(100 * pattern["explained"]) if "explained" in pattern else None,
+            "cover": {kind: _percent(tally.mean(sums)[label]) for kind, sums in tally.cover.items()},
+            "uncertain": _percent(uncertain[label]),
+            "agreement": _percent(agreement[label]),
+        }
+        rows.append(row | {"notes": _notes(row)})
+    return rows
+
+
+def _notes(row: dict[str, Any]) -> list[str]:
+    notes = []
+    if row["activation"] is not None and row["activation"] < WEAK:
+        notes.append("weak sign evidence: look at its masks")
+    elif row["centre"] is not None and row["centre"] < 0:
+        notes.append("sign evidence disagrees: look at its masks")
+    if 2 * row["missing"] > row["photos"]:
+        notes.append("not found in most of its photos")
+    return notes
+
+
+def _score_columns(about: Sequence[dict[str, Any]], metrics: Scores) -> list[dict[str, Any]]:
+    """Return the scores of each kind of mask that has some."""
+    columns = (
+        ("proxy", "Proxy masks", about[0]["name"]),
+        ("retrain", "Predictions used in retraining", about[0]["name"]),
+        ("prediction", "Predictions", about[-1]["name"]),
+    )
+    scored = [(metrics.get(key) or {}, title, name) for key, title, name in columns]
+    return [{"title": title, "set": name, **scores} for scores, title, name in scored if scores.get("iou")]
+
+
+def _confusion(matrix: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return for each true class where its pixels went, in percent; nothing for a class without a true pixel."""
+    rows = []
+    for label, counts in enumerate(matrix):
+        if counts.sum():
+            shares = 100 * counts / counts.sum()
+            taken = [int(other) for other in np.argsort(-shares, kind="stable") if other not in (0, label)]
+            rows.append(
+                {
+                    "label": label,
+                    "shares": [_percent(share) for share in shares],
+                    "taken_for": [other for other in taken[:3] if shares[other] >= 1],
+                }
+            )
+    return rows
+
+
+def _percent(value: float | None) -> float | None:
+    """Return a percentage to one place; None where it is not known."""
+    return None if value is None or not np.isfinite(value) else round(float(value), 1)
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _render(**facts: Any) -> str:
+    """Fill in the template; whatever comes from outside is escaped, and no other script than ours may run."""
+    environment = Environment(
+        loader=PackageLoader("tag2mask", "report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["duration"] = duration
+    folder = resources.files("tag2mask.report")
+    style, script = (folder.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = environment.get_template("page.html.j2")
+    return template.render(style=style, script=script, script_digest=digest, **facts)

@@ -1,0 +1,178 @@
+"""What can be counted in a run's masks, with truth and without: doubt per photo, sums per class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import distance_transform_edt
+
+from tag2mask.data import IGNORE, ImageSet, Sample, read_mask
+from tag2mask.errors import DataError
+from tag2mask.metrics import confusion_matrix
+from tag2mask.progress import track
+from tag2mask.threads import map_ahead
+
+Mask = npt.NDArray[np.uint8]
+
+NAMED = 0.01
+"""Share of a picture from which a region's name is written on it."""
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """Photos and where their masks lie.
+
+    Attributes:
+        name: ``training`` or ``evaluation``.
+        data: photos, image-level labels, and truth where it exists.
+        folders: the folder of the mask files by kind, ``proxy`` or ``prediction``.
+    """
+
+    name: str
+    data: ImageSet
+    folders: dict[str, Path]
+
+    def masks(self, sample: Sample) -> dict[str, Mask]:
+        """Return the masks of a photo by kind, its truth as ``truth``; nothing if it has no mask file.
+
+        Raises:
+            DataError: masks differ in size or hold an unknown class.
+        """
+        files = {kind: folder / f"{sample.name}.png" for kind, folder in self.folders.items()}
+        masks = {kind: read_mask(file) for kind, file in files.items() if file.exists()}
+        truth = self.data.truth(sample) if masks else None
+        if truth is not None:
+            masks["truth"] = truth
+        for kind, mask in masks.items():
+            highest = int(np.max(mask, where=mask != IGNORE, initial=0))
+            if highest > len(self.data.classes) or mask.shape != next(iter(masks.values())).shape:
+                raise DataError(f"{files.get(kind, sample.mask)}: not a mask of this run's photo; make the masks again")
+        return masks
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Why a photo is worth a look.
+
+    Attributes:
+        pixels: share of its pixels in doubt, 0..1; None where there is nothing to compare.
+        missing: those of its labels that the mask does not show anywhere.
+        total: 0..200; None where nothing is known.
+    """
+
+    pixels: float | None
+    missing: tuple[int, ...]
+    total: float | None
+
+
+def doubt_of(labels: Sequence[int], masks: dict[str, Mask]) -> Doubt:
+    r"""Return a photo's doubt: the share of its pixels in doubt plus the share of its tags not found, in percent.
+
+    $100 \left(\frac{|P|}{N} + \frac{|M|}{|C|}\right)$, where P are the pixels whose proxy mask is uncertain or
+    differs from the prediction (without a proxy mask: whose prediction differs from the truth) among the N that
+    are compared, C the image-level labels and M those of them that the prediction does not show.
+
+    Args:
+        labels: image-level labels, 1..C; empty where they are not known.
+        masks: uint8 H x W by kind (``proxy``, ``prediction``, ``truth``), of one size.
+
+    >>> proxy, prediction = np.array([[0, 1, 1, 255]]), np.array([[0, 1, 0, 0]])
+    >>> doubt_of([1, 2], {"proxy": proxy, "prediction": prediction})
+    Doubt(pixels=0.5, missing=(2,), total=100.0)
+    """
+    shown = masks["prediction"] if "prediction" in masks else masks["proxy"]
+    pixels = None
+    if "proxy" in masks:
+        pixels = float(np.mean((masks["proxy"] == IGNORE) | (masks["proxy"] != shown)))
+    elif "truth" in masks and (masks["truth"] != IGNORE).any():
+        pixels = float(np.mean((masks["truth"] != shown)[masks["truth"] != IGNORE]))
+    missing = tuple(label for label in labels if not (shown == label).any())
+    if pixels is None and not labels:
+        return Doubt(None, (), None)
+    return Doubt(pixels, missing, 100 * ((pixels or 0.0) + len(missing) / max(1, len(labels))))
+
+
+class Tally:
+    """Sums over photos with C classes; entry c is over the photos labelled c, entry 0 over all of them.
+
+    Attributes:
+        photos: int C + 1, how many.
+        missing: int C + 1, how many do not show the class (entry 0: some label of theirs).
+        cover: by kind of mask (``proxy``, ``prediction``), float C + 1, share of a photo's pixels that are of the
+            class (entry 0: of any), summed.
+        uncertain: float C + 1, share of a proxy mask's pixels that are 255, summed.
+        agreement: int (C + 1) x (C + 1), pixels by proxy mask, without 255, and prediction.
+        confusion: int (C + 1) x (C + 1), pixels by truth and prediction.
+    """
+
+    def __init__(self, classes: int, kinds: Iterable[str]) -> None:
+        size = classes + 1
+        self.photos, self.missing = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        self.uncertain = np.zeros(size)
+        self.cover = {kind: np.zeros(size) for kind in kinds}
+        self.agreement, self.confusion = np.zeros((size, size), np.int64), np.zeros((size, size), np.int64)
+
+    def add(self, labels: Sequence[int], masks: dict[str, Mask], doubt: Doubt) -> None:
+        """Add a photo."""
+        rows = [0, *labels]
+        self.photos[rows] += 1
+        self.missing[[0, *doubt.missing] if doubt.missing else []] += 1
+        for kind, cover in self.cover.items():
+            if kind in masks:
+                share = np.bincount(masks[kind].ravel(), minlength=256) / masks[kind].size
+                cover[rows] += [share[1:IGNORE].sum(), *share[list(labels)]]
+                if kind == "proxy":
+                    self.uncertain[rows] += share[IGNORE]
+        for first, matrix in (("proxy", self.agreement), ("truth", self.confusion)):
+            if first in masks and "prediction" in masks:
+                matrix += confusion_matrix(masks[first], masks["prediction"], len(matrix))
+
+    def mean(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return sums over photos in percent of each photo; NaN for a class without a photo."""
+        return 100 * np.divide(sums, self.photos, out=np.full_like(sums, np.nan), where=self.photos > 0)
+
+
+def survey(photos: PhotoSet) -> tuple[Tally, list[tuple[Sample, Doubt]]]:
+    """Read every mask once; return the sums, and the photos that have masks, the most doubtful first."""
+    tally, ranked = Tally(len(photos.data.classes), photos.folders), []
+    looks = map_ahead(lambda sample: _look(photos, sample), photos.data.samples)
+    for sample, masks, doubt in track(looks, len(photos.data), f"{photos.name} masks"):
+        if doubt is not None:
+            tally.add(sample.labels, masks, doubt)
+            ranked.append((sample, doubt))
+    ranked.sort(key=lambda item: -1.0 if item[1].total is None else item[1].total, reverse=True)
+    return tally, ranked
+
+
+def _look(photos: PhotoSet, sample: Sample) -> tuple[Sample, dict[str, Mask], Doubt | None]:
+    masks = photos.masks(sample)
+    return sample, masks, doubt_of(sample.labels, masks) if masks else None
+
+
+def regions(mask: Mask) -> list[list[int | float]]:
+    """Return what a mask shows, the largest first: value, percent of its pixels, and where to write its name.
+
+    The place is the one farthest from the region's border, x and y in percent; it is left out for a region
+    below one percent.
+
+    >>> regions(np.repeat([[0, 0, 0, 3, 3, 3]], 3, axis=0).astype(np.uint8))
+    [[3, 50.0, 75, 50]]
+    """
+    shares = np.bincount(mask.ravel(), minlength=256) / mask.size
+    found: list[list[int | float]] = []
+    for value in np.argsort(-shares, kind="stable"):
+        if value and shares[value]:
+            place = _middle(mask == value) if shares[value] >= NAMED and value != IGNORE else []
+            found.append([int(value), round(100 * float(shares[value]), 1), *place])
+    return found
+
+
+def _middle(region: npt.NDArray[np.bool_]) -> list[int]:
+    step = -(-max(region.shape) // 60)
+    depth = distance_transform_edt(np.pad(region[step // 2 :: step, step // 2 :: step], 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    return [round(100 * (column + 0.5) / depth.shape[1]), round(100 * (row + 0.5) / depth.shape[0])]
