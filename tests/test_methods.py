@@ -76,7 +76,7 @@ def test_cam_masks_are_the_positions_above_a_share_of_the_maximum(run_method, sh
     out = run_method("cam", "--until", "estimate")
     classifier = Classifier.load(out / "classifier.safetensors", ["last"], 16)
     for sample in load(shapes_folder, split="train").samples[::3]:
-        square = pipeline._square(read_photo(sample.image), 96)[None]
+        square = pipeline.square(read_photo(sample.image), 96)[None]
         with torch.no_grad():
             cam = normalised_cam(classifier.activation(classifier(square).features["last"]))[0].numpy()
         mask = read_mask(out / f"proxy/{sample.name}.png")
