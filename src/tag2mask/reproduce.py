@@ -25,6 +25,7 @@ from tag2mask.config import InferenceConfig, Recipe, SegmenterConfig, load_recip
 from tag2mask.data import Sample, read_mask, read_photo, summary
 from tag2mask.data.files import share_file, write_text
 from tag2mask.data.voc import VOC_CLASSES
+from tag2mask.distributed import barrier, is_main, of_main
 from tag2mask.errors import DataError, RecipeError, RunError, nearest
 from tag2mask.inference import predict_masks, read_ahead
 from tag2mask.networks.backbones import LAST, Backbone
@@ -48,7 +49,7 @@ from tag2mask.progress import duration
 from tag2mask.proxy import resize_scores
 from tag2mask.report import figures, paper, tables
 from tag2mask.report.components import class_dots
-from tag2mask.scoring import Scores, score_set
+from tag2mask.scoring import score_set
 
 log = logging.getLogger("tag2mask")
 
@@ -137,17 +138,20 @@ def reproduce(
         begin(study.runs[layer])
     _find_patterns(shared, layers)
     for layer, run in study.runs.items():
-        _share(shared, layer, run)
+        if is_main():
+            _share(shared, layer, run)
+        barrier()
         _finish(run)
-    return make(study)
+    if item == "table1":
+        _score_before_retraining(study.runs["C41"])
+    return make(study) if is_main() else Reproduced("", [])
 
 
 def _table1(study: Study) -> Reproduced:
-    c41 = study.runs["C41"]
-    scores = {layer: read_metrics(run.out)["prediction"] for layer, run in study.runs.items()}
-    scores["C41 + retrain"] = scores["C41"]
-    scores["C41"] = _score_before_retraining(c41)
-    table = tables.table1(scores, _notes(c41, paper.VOC_SET))
+    metrics = {layer: read_metrics(run.out) for layer, run in study.runs.items()}
+    scores = {layer: found["prediction"] for layer, found in metrics.items()}
+    scores |= {"C41": metrics["C41"]["before_retraining"], "C41 + retrain": scores["C41"]}
+    table = tables.table1(scores, _notes(study.runs["C41"], paper.VOC_SET))
     return _save(study, table, tables.as_printed(table), tables.for_terminal(table))
 
 
@@ -157,7 +161,8 @@ def _table2(study: Study) -> Reproduced:
         if scores := read_metrics(folder).get("prediction"):
             ours.append((folder.name, _network(resume_run(folder).recipe), scores["miou"]))
     run = study.runs["C41"]
-    notes = [*_notes(run, paper.VOC_SET), "The test set is scored by VOC's server alone."]
+    test = "The test set is scored by VOC's server alone; tag2mask export voc-server writes what it takes."
+    notes = [*_notes(run, paper.VOC_SET), test]
     return _save(study, tables.table2(ours, run.train.classes == VOC_CLASSES, notes))
 
 
@@ -228,6 +233,8 @@ def _recipe(item: str, name: str | Path | None, settings: Sequence[str]) -> Reci
     """Return the recipe of the row C41; the others follow from it."""
     data = "coco" if item == "table3" else "voc"
     recipe = load_recipe(name or f"luo2020-{data}-resnet101", list(settings))
+    if recipe.proxy.method != "patterns":
+        raise RecipeError(f"{item} is of class patterns; leave proxy.method at patterns")
     if recipe.patterns.layers != ["C41"]:
         raise RecipeError(f"{item} is of the layers {', '.join(LAYERS)}; leave patterns.layers at [C41]")
     if item == "table1" and recipe.segmenter.retrain == 0:
@@ -320,17 +327,18 @@ def _patterns_file(layer: str) -> str:
 
 def _find_patterns(shared: Run, layers: Sequence[str]) -> None:
     """Train the classifier, then find the patterns of the layers that have none yet, in one pass."""
-    if not is_done(shared, "classify"):
+    if not of_main(is_done(shared, "classify")):
         log.info("%s", summary(shared.train))
         run_stages(shared, until="classify")
-    missing = [layer for layer in layers if not (shared.out / _patterns_file(layer)).exists()]
+    missing = of_main([layer for layer in layers if not (shared.out / _patterns_file(layer)).exists()])
     if not missing:
         return
     log.info("discover: class patterns of %s", ", ".join(missing))
     for layer, patterns in zip(missing, fit_patterns(shared, missing), strict=True):
         file = shared.out / _patterns_file(layer)
         shared.record(file.stem, patterns.about())
-        patterns.save(file)
+        if is_main():
+            patterns.save(file)
 
 
 def _share(shared: Run, layer: str, run: Run) -> None:
@@ -344,7 +352,7 @@ def _share(shared: Run, layer: str, run: Run) -> None:
 
 def _finish(run: Run) -> None:
     """Do all stages, unless the last segmenter has been scored already."""
-    if not _is_scored(run, "prediction", run.segmenter_file):
+    if not of_main(_is_scored(run, "prediction", run.segmenter_file)):
         log.info("%s: roughly %s on this machine", run.out, duration(estimate_seconds(run)))
         run_stages(run)
 
@@ -356,14 +364,13 @@ def _is_scored(run: Run, name: str, segmenter: Path) -> bool:
     return (run.out / "metrics.json").stat().st_mtime >= segmenter.stat().st_mtime
 
 
-def _score_before_retraining(run: Run) -> Scores:
-    """Return the scores of the first segmenter on the evaluation photos; they are kept with the run's."""
+def _score_before_retraining(run: Run) -> None:
+    """Predict and score the evaluation photos with the first segmenter, unless that has been done."""
     first, folder = run.segmenter_after(0), run.out / "before-retraining"
-    if not _is_scored(run, "before_retraining", first):
+    if not of_main(_is_scored(run, "before_retraining", first)):
         segmenter = Segmenter.load(first).to(run.device)
         predict_masks(segmenter, run.evaluation.samples, folder, run.recipe, strict=run.strict)
         run.record("before_retraining", score_set(run.evaluation, folder))
-    return read_metrics(run.out)["before_retraining"]
 
 
 def _notes(run: Run, published: str) -> list[str]:
