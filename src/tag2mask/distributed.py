@@ -114,7 +114,7 @@ def first_to_fail() -> bool:
     """Return whether no other process has failed before: that one says why, the others end with it."""
     if world() == 1:
         return True
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:

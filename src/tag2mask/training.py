@@ -242,7 +242,7 @@ def _epoch(
     """Yield this process's share of one epoch's batches; unreadable items are left out, a share may be empty."""
     torch.manual_seed(seed + 1_000_003 * epoch + 7_919 * rank())
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed + epoch)).tolist()  # type: ignore[arg-type]
-    batches = [share(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+    batches = [list(share(order[start : start + batch_size])) for start in range(0, len(order), batch_size)]
     loader = DataLoader(data, batch_sampler=batches, num_workers=workers, collate_fn=list)
     for batch in loader:
         yield [pair for _, pair in keep_readable(batch, strict=False)]
