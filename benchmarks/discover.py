@@ -4,10 +4,10 @@
 
 `incremental-pca` is scikit-learn's IncrementalPCA(n_components=1), fed whole images in batches of about its own
 default size (five times the channels), which was the fastest of those tried. `stacked-pca` is what public DDT
-code does: all descriptors in one array, double precision (it starts from np.zeros), then
-PCA(n_components=1) with its default solver, which is the randomised one here. Stacking once is kinder than the
-growing array of that code. `stacked-pca-float32` and `stacked-pca-full` (float32) are the same in
-single precision, with the default and with the exact solver.
+code does (haoxuhao/Image-co-localization): it stacks the descriptors image by image to an array that begins with
+np.zeros, so in double precision and copied each time, then fits PCA(n_components=1) with the default solver,
+which at these sizes is the randomised one. Kinder to it: `stacked-pca-once` stacks once,
+`stacked-pca-float32` also in single precision, `stacked-pca-full` is that with the exact solver, as ours is exact.
 
 Ours is what `discover` does with a class's features: moments of eight images at a time, merged, and the
 leading eigenvector with its sign. Every run is a process of its own on one core, with the same features, made
@@ -29,7 +29,13 @@ import time
 from pathlib import Path
 
 SETTINGS = {"1280/28": (1280, 28), "1280/41": (1280, 41), "2048/28": (2048, 28), "2048/41": (2048, 41)}
-PEERS = ("incremental-pca", "stacked-pca", "stacked-pca-float32", "stacked-pca-full")
+STACKED: dict[str, dict] = {
+    "stacked-pca": {"growing": True},
+    "stacked-pca-once": {},
+    "stacked-pca-float32": {"dtype": "float32"},
+    "stacked-pca-full": {"dtype": "float32", "solver": "full"},
+}
+PEERS = ("incremental-pca", *STACKED)
 BATCH = 8
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
@@ -104,13 +110,21 @@ def incremental_pca(features, images, clock):
     return pca.components_[0]
 
 
-def stacked_pca(features, images, clock, solver="auto", dtype="float64"):
+def stacked_pca(features, images, clock, solver="auto", dtype="float64", growing=False):
     from sklearn.decomposition import PCA
 
-    kept = list(features.batches(images, 1))
     pca = PCA(n_components=1, svd_solver=solver, random_state=0)
+    if growing:
+        stacked = features.numpy.zeros((0, features.channels))
+        for image in features.batches(images, 1):
+            with clock:
+                stacked = features.numpy.vstack((stacked, image))
+    else:
+        kept = list(features.batches(images, 1))
+        with clock:
+            stacked = features.numpy.concatenate(kept, dtype=dtype)
     with clock:
-        pca.fit(features.numpy.concatenate(kept, dtype=dtype))
+        pca.fit(stacked)
     return pca.components_[0]
 
 
@@ -141,14 +155,12 @@ def run_one(method, channels, side, images):
     elif method == "incremental-pca":
         direction = incremental_pca(features, images, clock)
     else:
-        options = {"stacked-pca": {}, "stacked-pca-float32": {"dtype": "float32"}}
-        full = {"dtype": "float32", "solver": "full"}
-        direction = stacked_pca(features, images, clock, **options.get(method, full))
+        direction = stacked_pca(features, images, clock, **STACKED[method])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": clock.seconds, "peak_mb": peak, "direction": direction.astype(float).tolist()}
 
 
-def in_its_own_process(method, channels, side, images, core, **more):
+def in_its_own_process(method, channels, side, images, core):
     with tempfile.NamedTemporaryFile("r") as file:
         command = [sys.executable, __file__, "--one", method, str(channels), str(side), str(images), file.name]
         subprocess.run(

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from tag2mask import distributed
 from tag2mask.data import read_mask
+from tag2mask.errors import RunError
 from tag2mask.training import fit
 
 SPLITS = ("--split", "train", "--eval-split", "val")
@@ -114,6 +115,12 @@ def test_memory_that_runs_out_halves_what_goes_through_at_once(tmp_path, caplog)
     assert said == ["not enough memory for 3 photos at once: 1 from here on, in the same batches"]
 
 
+def test_memory_for_not_even_one_photo_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(nn.Linear, "forward", lambda *_: torch.empty(2**60))  # more than there is anywhere
+    with pytest.raises(RunError, match="not enough memory to train on one photo at a time"):
+        trained(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def run_by_two(shapes_folder, recipe_file, tmp_path_factory):
     """A whole run by two processes: what they said, and the run folder; read only."""
@@ -185,8 +192,6 @@ def test_a_variable_that_a_cluster_sets_is_no_torchrun(monkeypatch):
 
 
 def test_more_processes_than_gpus(monkeypatch):
-    from tag2mask.errors import RunError
-
     for name in ("LOCAL_RANK", "RANK"):
         monkeypatch.setenv(name, "2")
     for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"):

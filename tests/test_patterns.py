@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tag2mask import patterns
 from tag2mask.data import ImageSet, Sample, load, photo_size
 from tag2mask.errors import DataError, WeightsError
 from tag2mask.metrics import confusion_matrix, mean_iou
@@ -86,6 +87,31 @@ def test_merging_leaves_the_parts_as_they_were():
     first.merge(second)
     for before, after in zip(kept, (first.mean, first.scatter, second.mean, second.scatter), strict=True):
         assert torch.equal(before, after)
+
+
+def test_updating_in_place_is_merging():
+    parts = [Moments.of(*made_descriptors(count, 300, 10.0, seed=count)) for count in (40, 1500, 7)]
+    merged, total = reduce(Moments.merge, parts), parts[0].copy()
+    for part in parts[1:]:
+        total.update(part)
+    assert total.count == merged.count == 1547
+    for name in ("mean", "scatter", "cross", "energy"):
+        assert torch.equal(getattr(total, name), getattr(merged, name))
+    assert_close(total.scatter, total.scatter.T, 1e-12)
+    exact = torch.cat([made_descriptors(count, 300, 10.0, seed=count)[0] for count in (40, 1500, 7)]).double().numpy()
+    assert_close(total.scatter / 1547, np.cov(exact.T, bias=True))
+
+
+def test_the_moments_of_several_classes_share_all_but_the_evidence():
+    descriptors, first = made_descriptors(50, 6)
+    second = made_descriptors(50, 6, seed=1)[1]
+    for mine, evidence in zip(
+        Moments.of(descriptors, torch.cat([first, second])).per_class(2), (first, second), strict=True
+    ):
+        wanted = Moments.of(descriptors, evidence)
+        assert_close(mine.cross, wanted.cross)
+        assert torch.equal(mine.energy, wanted.energy)
+        assert torch.equal(mine.scatter, wanted.scatter)
 
 
 def test_cross_and_energy_of_evidence_by_hand():
@@ -336,6 +362,16 @@ def test_layers_in_one_pass_are_as_layer_by_layer(data, classifier, fitted):
     assert torch.equal(both[1].directions_, alone.directions_)
     assert both[1].means_.shape == (2, 128)  # at twice the resolution of the class activation
     assert both[1].evidence_[:, 0].min() > 0
+
+
+def test_descriptors_are_multiplied_once_for_all_classes_of_a_photo(data, classifier, monkeypatch):
+    """14 photos in batches of 8, sorted: (1), (1, 2) and (2) need four products for 18 memberships."""
+    seen = []
+    products = patterns._products
+    monkeypatch.setattr(patterns, "_products", lambda *given: seen.append(len(given[0])) or products(*given))
+    discover(classifier, data, [made_patterns()])
+    assert sum(seen) == 14 * (6 * 6 + 12 * 12)  # positions of layer4.0 and layer2.1 at 96 pixels
+    assert len(seen) == 4 * len(classifier.backbone.layers)
 
 
 def test_what_is_saved_gives_the_same_scores(fitted, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from tag2mask.config import CrfConfig, Recipe
 from tag2mask.crf import dense_crf
-from tag2mask.data import Sample, read_photo, write_mask
+from tag2mask.data import Sample, photo_size, read_photo, write_mask
 from tag2mask.data.loading import keep_readable
 from tag2mask.distributed import barrier, share
 from tag2mask.errors import DataError
+from tag2mask.networks.backbones import half_precision
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.progress import track
 from tag2mask.threads import map_ahead
+
+_STRIP, _TOGETHER = 2**18, 8
+"""Probabilities that are worked on at a time on a CPU (one megabyte), and photos on a GPU."""
 
 PRESENT = 0.05
 """A class whose probability reaches this nowhere in a photo does not enter the photo's CRF."""
@@ -40,18 +45,77 @@ def predict_probabilities(
     Returns:
         float32 (C + 1) x H x W, summing to 1.
     """
+    [logits] = forward(segmenter, [photo], scales)
+    return probabilities_of(logits, photo.shape[:2], labels)
+
+
+def forward(segmenter: Segmenter, photos: Sequence[NDArray[np.uint8]], scales: Sequence[int]) -> list[list[Tensor]]:
+    """Return each photo's logits from square inputs of several sizes, float32 (C + 1) x h x w each.
+
+    Args:
+        segmenter: in evaluation mode.
+        photos: uint8 H x W x 3, RGB; their squares go through the network together.
+        scales: sides of the inputs in pixels.
+    """
     device = next(segmenter.parameters()).device
-    pixels = torch.from_numpy(photo.transpose(2, 0, 1).copy())[None].to(device).float()
-    allowed = torch.zeros(len(segmenter.classes) + 1, dtype=torch.bool, device=device)
-    allowed[[0, *labels] if labels is not None else slice(None)] = True
-    total = torch.zeros(int(allowed.sum()), *photo.shape[:2], device=device)
-    with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
-        for side in scales:
-            logits = segmenter(_resize(pixels, (side, side)))[:, allowed]
-            total += _resize(logits.float(), photo.shape[:2])[0].softmax(0)
-    probabilities = np.zeros((len(allowed), *photo.shape[:2]), np.float32)
-    probabilities[allowed.cpu().numpy()] = (total / len(scales)).cpu().numpy()
+    pixels = [torch.from_numpy(photo.transpose(2, 0, 1).copy())[None].to(device).float() for photo in photos]
+    with torch.inference_mode(), half_precision(device):
+        at_scales = [
+            segmenter(torch.cat([_resize(one, side, side, antialias=True) for one in pixels])).float()
+            for side in scales
+        ]
+    return [list(of_photo) for of_photo in zip(*at_scales, strict=True)]
+
+
+@torch.inference_mode()
+def average(
+    logits: Sequence[Tensor], size: tuple[int, int], labels: Sequence[int] | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the mean over scales of the softmax of logits brought to the photo's size, rows by rows.
+
+    The rows are few enough for the processor's cache, and the photo's probabilities are never there as a whole.
+
+    Args:
+        logits: as `forward` gives them for one photo.
+        size: height and width of the photo in pixels.
+        labels: class indices that the photo is known to hold; all others but background are left out.
+
+    Yields:
+        Which rows, and their probabilities, float32 rows x W x K, K = C + 1 or 1 + the number of labels.
+    """
+    height, width = size
+    kept = [one if labels is None else one[[0, *labels]] for one in logits]
+    wide = [_resize(one[None], one.shape[1], width)[0].permute(1, 2, 0).contiguous() for one in kept]
+    # Bilinear interpolation between rows is a product with a matrix that is zero away from the diagonal.
+    mixing = [_resize(torch.eye(len(one), device=one.device)[None, None], height, len(one))[0, 0] for one in wide]
+    step = height if wide[0].is_cuda else max(1, _STRIP // wide[0][0].numel())
+    for start in range(0, height, step):
+        rows = slice(start, min(start + step, height))
+        total = torch.zeros(rows.stop - start, width, len(kept[0]), device=wide[0].device)
+        for weights, one in zip(mixing, wide, strict=True):
+            used = weights[rows].any(0).nonzero()
+            near = slice(int(used[0]), int(used[-1]) + 1)
+            total += (weights[rows, near] @ one[near].flatten(1)).view_as(total).softmax(-1)
+        yield rows, total / len(wide)
+
+
+def probabilities_of(
+    logits: Sequence[Tensor], size: tuple[int, int], labels: Sequence[int] | None = None
+) -> NDArray[np.float32]:
+    """Return what `average` yields as a whole, float32 (C + 1) x H x W; classes left out are 0."""
+    probabilities = np.zeros((len(logits[0]), *size), np.float32)
+    allowed = slice(None) if labels is None else [0, *labels]
+    for rows, strip in average(logits, size, labels):
+        probabilities[allowed, rows] = strip.permute(2, 0, 1).cpu().numpy()
     return probabilities
+
+
+def most_likely(logits: Sequence[Tensor], size: tuple[int, int], labels: Sequence[int] | None) -> NDArray[np.uint8]:
+    """Return the most likely class of each pixel, uint8 H x W; arguments as for `average`."""
+    mask = np.empty(size, np.uint8)
+    for rows, strip in average(logits, size, labels):
+        mask[rows] = strip.argmax(-1).cpu().numpy()
+    return mask if labels is None else np.asarray([0, *labels], np.uint8)[mask]
 
 
 def mask_of(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: CrfConfig | None) -> NDArray[np.uint8]:
@@ -65,9 +129,11 @@ def mask_of(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: C
     Returns:
         uint8 H x W, 0..K-1.
     """
+    if crf is None:
+        return probabilities.argmax(0).astype(np.uint8)
     present = np.flatnonzero(probabilities.reshape(len(probabilities), -1).max(1) >= PRESENT).astype(np.uint8)
     kept = probabilities[present]
-    if crf is not None and len(present) > 1:
+    if len(present) > 1:
         kept = dense_crf(
             photo,
             kept / kept.sum(0, keepdims=True),
@@ -79,10 +145,13 @@ def mask_of(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: C
 
 
 class WholePhotos(Dataset[tuple[int, "NDArray[np.uint8] | str"]]):
-    """Photos at their own size: ``(index, uint8 H x W x 3)``, or ``(index, what is wrong)``."""
+    """Photos at their own size, or JPEGs at half, quarter or eighth, see `read_photo`.
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
+    They come as ``(index, uint8 H x W x 3)``, or ``(index, what is wrong)``.
+    """
+
+    def __init__(self, samples: Sequence[Sample], draft_size: int | None = None) -> None:
+        self.samples, self.draft_size = samples, draft_size
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -91,16 +160,17 @@ class WholePhotos(Dataset[tuple[int, "NDArray[np.uint8] | str"]]):
     def __getitem__(self, index: int) -> tuple[int, NDArray[np.uint8] | str]:
         """Read one photo."""
         try:
-            return index, read_photo(self.samples[index].image)
+            return index, read_photo(self.samples[index].image, self.draft_size)
         except DataError as error:
             return index, str(error)
 
 
 def read_ahead(
-    samples: Sequence[Sample], workers: int, strict: bool = False
+    samples: Sequence[Sample], workers: int, strict: bool = False, draft_size: int | None = None
 ) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
     """Yield photos in order, decoded ahead in worker processes; unreadable ones are reported and skipped."""
-    loader = DataLoader(WholePhotos(samples), batch_size=None, num_workers=workers, collate_fn=lambda item: item)
+    photos = WholePhotos(samples, draft_size)
+    loader = DataLoader(photos, batch_size=None, num_workers=workers, collate_fn=lambda item: item)
     for index, photo in keep_readable(loader, strict):
         yield samples[index], photo
 
@@ -128,16 +198,24 @@ def predict_masks(
         again: write those that are there too.
         strict: raise for an unreadable photo instead of skipping it.
     """
-    crf = recipe.crf if recipe.inference.crf else None
+    segmenter, scales = segmenter.folded(), recipe.inference.scales
+    together = _TOGETHER if next(segmenter.parameters()).is_cuda else 1
+    draft_size = None if recipe.inference.crf else 2 * max(scales)  # the CRF looks at every pixel
 
-    def write(job: tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]) -> None:
-        sample, photo, probabilities = job
-        write_mask(folder / f"{sample.name}.png", mask_of(photo, probabilities, crf))
+    def write(job: tuple[Sample, NDArray[np.uint8], list[Tensor]]) -> None:
+        sample, photo, logits = job
+        labels = sample.labels if known_labels else None
+        if recipe.inference.crf:
+            mask = mask_of(photo, probabilities_of(logits, photo.shape[:2], labels), recipe.crf)
+        else:
+            mask = most_likely(logits, photo_size(sample.image), labels)
+        write_mask(folder / f"{sample.name}.png", mask)
 
-    def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]]:
-        for sample, photo in read_ahead(todo, recipe.workers, strict):
-            labels = sample.labels if known_labels else None
-            yield sample, photo, predict_probabilities(segmenter, photo, recipe.inference.scales, labels)
+    def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], list[Tensor]]]:
+        photos = read_ahead(todo, recipe.workers, strict, draft_size)
+        while chunk := list(islice(photos, together)):
+            for (sample, photo), logits in zip(chunk, forward(segmenter, [p for _, p in chunk], scales), strict=True):
+                yield sample, photo, logits
 
     for sample in samples:
         if (folder / f"{sample.name}.png").resolve() == sample.image.resolve():
@@ -155,5 +233,5 @@ def without_mask(samples: Sequence[Sample], folder: Path) -> list[Sample]:
     return [sample for sample in samples if not (folder / f"{sample.name}.png").exists()]
 
 
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=maps.shape[1] == 3)
+def _resize(maps: Tensor, height: int, width: int, antialias: bool = False) -> Tensor:
+    return functional.interpolate(maps, (height, width), mode="bilinear", align_corners=False, antialias=antialias)

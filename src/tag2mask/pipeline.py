@@ -560,7 +560,11 @@ class TrainedSegmenter:
         """
         pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
         crf = self.recipe.crf if self.recipe.inference.crf else None
-        return mask_of(pixels, predict_probabilities(self.segmenter, pixels, self.recipe.inference.scales), crf)
+        return mask_of(pixels, predict_probabilities(self._folded, pixels, self.recipe.inference.scales), crf)
+
+    @cached_property
+    def _folded(self) -> Segmenter:
+        return self.segmenter.folded()
 
 
 def load_segmenter(run: str | Path, rounds: int | None = None) -> TrainedSegmenter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Backbone(nn.Module):
         self._seen: dict[str, Tensor] = {}
         if not self.is_transformer:
             for layer in set(self.layers) - {LAST}:
-                self.model.get_submodule(layer).register_forward_hook(self._keep(layer))
+                self.model.get_submodule(layer).register_forward_hook(partial(_keep, self._seen, layer))
         self.channels = self._channels()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -104,15 +105,14 @@ class Backbone(nn.Module):
                 return
             parameter.requires_grad_(False)
 
+    def leave_out_tail(self) -> None:
+        """Leave out what follows the last stage: EfficientNet's and MobileNet's widest convolution."""
+        if hasattr(self.model, "conv_head") and hasattr(self.model, "bn2"):
+            self.model.conv_head, self.model.bn2 = nn.Identity(), nn.Identity()
+
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: batch-norm statistics remain those of ImageNet, whatever the batch size."""
         return super().train(False)
-
-    def _keep(self, layer: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            self._seen[layer] = output
-
-        return hook
 
     def _transformer_features(self, images: Tensor) -> dict[str, Tensor]:
         names = [layer for layer in self.layers if layer != LAST]
@@ -129,6 +129,10 @@ class Backbone(nn.Module):
         except Exception:  # each network refuses other sizes in its own way
             raise WeightsError(f"{self.name} takes photos of one size only; choose another backbone") from None
         return {layer: features.shape[1] for layer, features in maps.items()}
+
+
+def _keep(seen: dict[str, Tensor], layer: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    seen[layer] = output
 
 
 def half_precision(device: torch.device) -> torch.autocast:
