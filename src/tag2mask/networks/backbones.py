@@ -75,7 +75,7 @@ class Backbone(nn.Module):
         self._seen: dict[str, Tensor] = {}
         if not self.is_transformer:
             for layer in set(self.layers) - {LAST}:
-                self.model.get_submodule(layer).register_forward_hook(partial(_keep, self._seen, layer))
+                self.model.get_submodule(layer).register_forward_hook(partial(_keep, self, layer))
         self.channels = self._channels()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -131,8 +131,8 @@ class Backbone(nn.Module):
         return {layer: features.shape[1] for layer, features in maps.items()}
 
 
-def _keep(seen: dict[str, Tensor], layer: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-    seen[layer] = output
+def _keep(backbone: Backbone, layer: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    backbone._seen[layer] = output
 
 
 def half_precision(device: torch.device) -> torch.autocast:
