@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors import safe_open
 
@@ -68,6 +70,22 @@ def test_what_the_onnx_file_says_of_itself(onnx_file):
     assert [file.name for file in onnx_file.parent.iterdir()] == ["segmenter.onnx"]
 
 
+def test_the_newer_exporter_where_tracing_cannot(monkeypatch, tmp_path):
+    class Small(torch.nn.Conv2d):
+        classes, backbone = ("disc",), SimpleNamespace(is_transformer=False)
+
+    def unable(*arguments, **options):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(models, "_traced", unable)
+    torch.manual_seed(0)
+    graph = models.Graph(Small(3, 2, 3, stride=4)).eval()
+    onnx.save(models._to_onnx(graph), tmp_path / "small.onnx")
+    image = torch.rand(3, 3, 50, 41)
+    (given,) = onnxruntime.InferenceSession(tmp_path / "small.onnx").run(None, {"image": image.numpy()})
+    assert np.abs(given - graph(image).detach().numpy()).max() < 1e-3
+
+
 def test_onnx_without_the_extra(monkeypatch, refused, finished_run, tmp_path):
     monkeypatch.setattr(models, "find_spec", lambda name: None if name == "onnxruntime" else name)
     line = refused("onnx", finished_run, "--out", tmp_path / "s.onnx", says="needs onnxruntime")
@@ -111,8 +129,7 @@ def test_what_the_folder_holds(finished_run, folder):
     with safe_open(folder / "model.safetensors", "pt") as opened:
         assert "tag2mask" in opened.metadata()
     card = (folder / "README.md").read_text()
-    head = yaml.safe_load(card.split("---")[1])
-    assert head["pipeline_tag"] == "image-segmentation"
+    assert ModelCard(card).data.pipeline_tag == "image-segmentation"
     miou = json.loads((finished_run / "metrics.json").read_text())["prediction"]["miou"]
     assert f"mIoU {miou:.1f}% on the 3 photos" in card
     assert "| 2 | square |" in card

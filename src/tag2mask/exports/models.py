@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +74,7 @@ def write_onnx(source: str | Path, out: Path, *, rounds: int | None = None) -> N
         model = _to_onnx(graph)
     except Exception as error:  # the exporter meets each network in its own way
         raise ExportError(f"torch {torch.__version__} cannot write {file} as ONNX ({_reason(error)})") from None
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(graph.segmenter.classes) + 1
     onnx.helper.set_model_props(model, {key: _text(value) for key, value in _about(graph.segmenter, recipe).items()})
     with whole(out) as temporary:
         onnx.save(model, temporary)
@@ -153,22 +158,48 @@ mask = model.predict("photo.jpg")       # uint8 H x W, the numbers below
 
 
 def _to_onnx(graph: Graph) -> Any:
+    """Return the ONNX model, of any batch, height and width.
+
+    A convolutional network is traced: that takes a second where torch.export, whose symbolic sizes grow with each
+    strided layer, takes minutes. torch.export is for transformers, and for a torch that cannot trace any more.
+    """
     example = torch.rand(2, 3, 224, 256, generator=torch.Generator().manual_seed(0))
+    axes = {0: "batch", 2: "height", 3: "width"}
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["probabilities"]}
+    with _quiet():
+        if not graph.segmenter.backbone.is_transformer:
+            with suppress(Exception):  # each network meets the exporter in its own way
+                return _traced(graph, example, dynamic_axes={"image": axes, "probabilities": axes}, **names)
+        program: Any = torch.onnx.export(graph, (example,), dynamo=True, verbose=False, dynamic_shapes=(axes,), **names)
+        return program.model_proto
+
+
+def _traced(graph: Graph, example: Tensor, **options: Any) -> Any:
+    import onnx
+
+    for part in graph.modules():
+        if isinstance(part, nn.BatchNorm2d) and not part.affine:  # the exporter knows it with weights only
+            ones = torch.ones(part.num_features)
+            part.weight, part.bias, part.affine = nn.Parameter(ones), nn.Parameter(0 * ones), True
+    if "dynamo" in signature(torch.onnx.export).parameters:
+        options["dynamo"] = False
+    written: Any = io.BytesIO()
+    torch.onnx.export(graph, (example,), written, **options)
+    return onnx.load_from_string(written.getvalue())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters from telling how they go about it."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                graph, (example,), dynamo=True, verbose=False,
-                input_names=["image"], output_names=["probabilities"],
-                dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
-            )  # fmt: skip
+            yield
     finally:
         logger.setLevel(level)
-    assert program is not None
-    return program.model_proto
 
 
 def _about(segmenter: Segmenter, recipe: Recipe) -> dict[str, Any]:
