@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tag2mask.config import Recipe
+from tag2mask.config import Recipe, load_recipe
 from tag2mask.data import ImageSet, Sample, load, read_mask, write_mask
 from tag2mask.data.scenes import make_scene
 from tag2mask.errors import DataError
@@ -368,7 +368,9 @@ def bad_names(tmp_path):
         tmp_path / "<i>run", BAD_NAMES, BAD_CLASSES,
         proxy=lambda n: half(1 + n % 3), prediction=lambda n: half(2),
     )  # fmt: skip
-    data = ImageSet(BAD_CLASSES, photos.data.samples, ("<u>left out</u>",), labels_from="<s>tags</s>.csv")
+    data = ImageSet(
+        BAD_CLASSES, photos.data.samples, ("<u>left out</u>",), labels_from="<s>tags</s>.csv", remarks=("<em>!",)
+    )
     evidence = {"activation": 0.05, "centre": 0.2, "explained": 0.1}
     metrics = {
         "patterns": {name: evidence for name in BAD_CLASSES},
@@ -389,6 +391,7 @@ def test_names_are_escaped(bad_names):
     assert [row[0] for row in html.rows("scores")[1:]] == ["mIoU", "background", *BAD_CLASSES]
     assert [text for attributes, text in html.all("option") if attributes["value"].isdigit()] == list(BAD_CLASSES)
     assert "<u>left out</u>" in [text for _, text in html.all("li")]
+    assert "<em>!" in [text for _, text in html.all("p")]
     assert all("weak sign evidence" in row[0] for row in html.rows("classes")[1:])
 
 
@@ -425,6 +428,13 @@ def test_without_retraining_there_is_no_prediction_of_the_training_photos(tmp_pa
     html = parsed(tmp_path)
     assert [(photo["name"], photo["doubt"]) for photo in html.photos] == [("b", 150.0), ("a", 0.0)]
     assert html.rows("classes")[1] == ["cat", "2", "–", "1", "25.0", "25.0"]
+
+
+def test_methods_to_compare_are_named(tmp_path):
+    photos = make_set(tmp_path, "ab", proxy=lambda n: half(1))
+    for method, says in (("patterns", "varies most"), ("cam", "(CAM)"), ("ddt", "told by DDT"), ("sec", "method SEC")):
+        save_page(tmp_path, [photos], load_recipe("fast", method=method), {})
+        assert says in (tmp_path / "report/index.html").read_text("utf-8")
 
 
 def test_of_many_photos_a_part_is_shown_and_said(tmp_path, monkeypatch):

@@ -66,6 +66,7 @@ def save_page(out: Path, sets: Sequence[PhotoSet], recipe: Recipe, metrics: Scor
         entries = list(_entries(photos, chosen, strict))
         gallery += entries
         about.append(_about(photos, tally, len(ranked), len(entries)))
+    kinds = {mask["kind"] for entry in gallery for mask in entry["masks"]}
     page = _render(
         name=out.resolve().name,
         version=version("tag2mask"),
@@ -78,9 +79,7 @@ def save_page(out: Path, sets: Sequence[PhotoSet], recipe: Recipe, metrics: Scor
         classes=_class_rows(classes, surveys[0][0], metrics.get("patterns") or {}),
         scores=_score_columns(about, metrics),
         confusion=_confusion(surveys[-1][0].confusion),
-        kinds={
-            kind: title for kind, title in KINDS.items() if kind in {m["kind"] for e in gallery for m in e["masks"]}
-        },
+        kinds={kind: title for kind, title in KINDS.items() if kind in kinds},
         weak=WEAK,
         gallery=gallery,
     )
@@ -163,6 +162,7 @@ def _about(photos: PhotoSet, tally: Tally, masked: int, shown: int) -> dict[str,
         "tags": {"one tag": tags.count(1), "several": sum(count > 1 for count in tags), "none": tags.count(0)},
         "labels_from": PurePath(photos.data.labels_from).name,
         "skipped": photos.data.skipped,
+        "remarks": photos.data.remarks,
         "uncertain": _percent(tally.mean(tally.uncertain)[0]) if "proxy" in photos.folders else None,
         "missing": int(tally.missing[0]),
         "agreement": _percent(100 * np.trace(tally.agreement) / compared) if compared else None,
