@@ -579,8 +579,7 @@ def load_segmenter(run: str | Path, rounds: int | None = None) -> TrainedSegment
         WeightsError: the segmenter's file is corrupt.
     """
     file, recipe = find_segmenter(run, rounds)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return TrainedSegmenter(Segmenter.load(file).to(device), recipe)
+    return TrainedSegmenter(Segmenter.load(file).to(device()), recipe)
 
 
 def find_segmenter(run: str | Path, rounds: int | None = None) -> tuple[Path, Recipe]:

@@ -126,12 +126,7 @@ def draw(corners: NDArray[np.float64], height: int, width: int) -> NDArray[np.bo
 
 def _rings(inside: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """Return the outline and then the holes, each without its first corner at the end."""
-<<<<<<< HEAD
     traced: Any = contour_generator(z=np.pad(inside, 1).astype(float), fill_type=FillType.OuterOffset).filled(0.5, 1.5)
-=======
-    lines = contour_generator(z=np.pad(inside, 1).astype(float), fill_type=FillType.OuterOffset)
-    traced: Any = lines.filled(0.5, 1.5)
->>>>>>> a38e68c (Exports: tracing for ONNX, docs)
     (points, *_), (offsets, *_) = traced
     return [points[start : end - 1] - 0.5 for start, end in pairwise(offsets)]
 
