@@ -131,8 +131,8 @@ def model_card(classes: tuple[str, ...], recipe: Recipe, scores: dict[str, Any] 
 
 # A segmenter of {len(classes)} classes
 
-It gives a class to every pixel of a photo. tag2mask {__version__} trained it from image-level labels alone, by the recipe
-below.
+It gives a class to every pixel of a photo. tag2mask {__version__} trained it from image-level labels alone, by
+the recipe below.
 {measured}
 
 ## How to load it
