@@ -75,14 +75,14 @@ def plain_loop(run, photos, out, crf):
                 total = total + functional.interpolate(logits, image.shape[1:], mode="bilinear")[0].softmax(0)
         if crf:
             likely = (total / len(opened.recipe.inference.scales)).cpu().numpy()
-            mask = mask_of(image.permute(1, 2, 0).cpu().numpy(), likely, opened.recipe.crf)
+            mask = mask_of(image.permute(1, 2, 0).cpu().numpy(), likely, opened.recipe.inference.crf)
         else:
             mask = total.argmax(0).byte().cpu().numpy()
         write_mask(out / f"{file.stem}.png", mask)
 
 
 def ours(run, photos, out, crf):
-    predict_photos(run, photos, out, settings=[f"inference.crf={str(crf).lower()}"])
+    predict_photos(run, photos, out, settings=[] if crf else ["inference.crf=null"])
 
 
 def clocked(function, *arguments):

@@ -87,10 +87,10 @@ def test_a_bad_value_names_its_key(setting):
 
 
 def test_settings_are_yaml_and_the_last_one_counts():
-    recipe = load_recipe("fast", ["seed=1", "patterns.layers=[C41, last]", "inference.crf=false", "seed = 2"])
+    recipe = load_recipe("fast", ["seed=1", "patterns.layers=[C41, last]", "inference.crf=null", "seed = 2"])
     assert recipe.seed == 2
     assert recipe.patterns.layers == ["C41", "last"]
-    assert recipe.inference.crf is False
+    assert recipe.inference.crf is None
     assert recipe.classifier == load_recipe("fast").classifier
 
 

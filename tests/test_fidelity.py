@@ -31,7 +31,7 @@ from tag2mask.training import train_classifier, train_segmenter
 METHOD = {
     "proxy": {"threshold": 0, "conflict": "ignore", "crf": "single"},
     "segmenter": {"retrain": 1},
-    "inference": {"scales": [241, 328, 401], "crf": True},
+    "inference": {"scales": [241, 328, 401]},
 }
 """What makes a recipe the paper's method, on whatever backbone."""
 
@@ -60,6 +60,7 @@ def test_recipes_named_after_the_paper_do_what_it_does(name):
     recipe = load_recipe(name)
     assert_holds(recipe.model_dump(), METHOD)
     assert recipe.patterns.layers[0] == "C41"
+    assert recipe.inference.crf is not None
     assert recipe.patterns.images_per_class == PAPER.get(name, 800)
 
 

@@ -72,7 +72,7 @@ def test_a_large_photo_is_decoded_small_where_no_crf_looks_at_its_pixels(segment
     monkeypatch.setattr(
         inference, "forward", lambda network, photos, scales: seen.append(photos) or forward(network, photos, scales)
     )
-    recipe = load_recipe("fast", [f"inference.crf={crf}", "inference.scales=[48]", "workers=0"])
+    recipe = load_recipe("fast", ["inference.scales=[48]", "workers=0", *([] if crf else ["inference.crf=null"])])
     assert predict_masks(segmenter, photos_in(tmp_path / "photos"), tmp_path / "masks", recipe) == 1
     mask = read_mask(tmp_path / "masks/a.png")
     assert mask.shape == (480, 720)

@@ -100,7 +100,7 @@ def predict_photos(
         out: folder of the masks, one palette PNG a photo, named as the photo.
         split: list of photos.
         rounds: use the segmenter after so many retrainings; None for the last.
-        settings: ``key=value`` changes, such as ``inference.crf=false``.
+        settings: ``key=value`` changes, such as ``inference.crf=null``.
         resume: keep the masks that are in ``out`` already.
         strict: an unreadable photo is an error.
     """

@@ -173,11 +173,12 @@ class InferenceConfig(_Part):
 
     Attributes:
         scales: sides of the square inputs in pixels; scores are averaged at the photo's size.
-        crf: whether the CRF is the last step.
+        crf: of the CRF that is the last step; null for none. A segmenter's scores are sure and fine already,
+            so it is a weaker one than for proxy masks: DeepLab's (Chen et al. 2018).
     """
 
     scales: Annotated[list[Positive], Field(min_length=1)] = [241, 328, 401]
-    crf: bool = True
+    crf: CrfConfig | None = CrfConfig(gaussian=(1.0, 3.0), bilateral=(67.0, 3.0, 4.0))
 
 
 class Recipe(_Part):
@@ -190,7 +191,7 @@ class Recipe(_Part):
     classifier: ClassifierConfig = ClassifierConfig()
     patterns: PatternsConfig = PatternsConfig()
     proxy: ProxyConfig = ProxyConfig()
-    crf: CrfConfig = CrfConfig()
+    crf: CrfConfig = Field(CrfConfig(), description="of proxy masks; inference has its own")
     segmenter: SegmenterConfig = SegmenterConfig()
     inference: InferenceConfig = InferenceConfig()
 

@@ -193,20 +193,20 @@ def predict_masks(
         segmenter: in evaluation mode, on its device.
         samples: the photos.
         folder: where to.
-        recipe: its ``inference`` and ``crf`` are used.
+        recipe: its ``inference`` is used.
         known_labels: rule out classes that a photo's image-level labels do not name.
         again: write those that are there too.
         strict: raise for an unreadable photo instead of skipping it.
     """
-    segmenter, scales = segmenter.folded(), recipe.inference.scales
+    segmenter, scales, crf = segmenter.folded(), recipe.inference.scales, recipe.inference.crf
     together = _TOGETHER if next(segmenter.parameters()).is_cuda else 1
-    draft_size = None if recipe.inference.crf else 2 * max(scales)  # the CRF looks at every pixel
+    draft_size = None if crf else 2 * max(scales)  # the CRF looks at every pixel
 
     def write(job: tuple[Sample, NDArray[np.uint8], list[Tensor]]) -> None:
         sample, photo, logits = job
         labels = sample.labels if known_labels else None
-        if recipe.inference.crf:
-            mask = mask_of(photo, probabilities_of(logits, photo.shape[:2], labels), recipe.crf)
+        if crf:
+            mask = mask_of(photo, probabilities_of(logits, photo.shape[:2], labels), crf)
         else:
             mask = most_likely(logits, photo_size(sample.image), labels)
         write_mask(folder / f"{sample.name}.png", mask)

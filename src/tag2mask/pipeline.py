@@ -296,7 +296,7 @@ def predict(run: Run) -> None:
     """Predict the evaluation photos with the last segmenter (METHOD 7), to ``predictions/``."""
     segmenter = Segmenter.load(run.segmenter_file).to(run.device)
     _check_classes(run, segmenter.classes, run.segmenter_file.name)
-    _prepare_crf(run.recipe.inference.crf)
+    _prepare_crf(run.recipe.inference.crf is not None)
     predict_masks(segmenter, run.evaluation.samples, run.out / "predictions", run.recipe, strict=run.strict)
 
 
@@ -529,7 +529,7 @@ def estimate_seconds(run: Run) -> float:
     read, crf = 0.01, 0.15 / (os.cpu_count() or 1)
     passes = 2 if recipe.classifier.train == "head" else 3 * recipe.classifier.epochs
     training = recipe.segmenter.epochs * train * (3 * forward * recipe.segmenter.size**2 + read)
-    seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * recipe.inference.crf
+    seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * (recipe.inference.crf is not None)
     costs = {
         "classify": passes * train * (forward * recipe.classifier.size**2 + read),
         "discover": train * (forward * side**2 + read),
@@ -559,8 +559,8 @@ class TrainedSegmenter:
             DataError: the photo cannot be read.
         """
         pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
-        crf = self.recipe.crf if self.recipe.inference.crf else None
-        return mask_of(pixels, predict_probabilities(self._folded, pixels, self.recipe.inference.scales), crf)
+        how = self.recipe.inference
+        return mask_of(pixels, predict_probabilities(self._folded, pixels, how.scales), how.crf)
 
     @cached_property
     def _folded(self) -> Segmenter:
