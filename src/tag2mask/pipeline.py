@@ -529,7 +529,7 @@ def estimate_seconds(run: Run) -> float:
     read, crf = 0.01, 0.15 / (os.cpu_count() or 1)
     passes = 2 if recipe.classifier.train == "head" else 3 * recipe.classifier.epochs
     training = recipe.segmenter.epochs * train * (3 * forward * recipe.segmenter.size**2 + read)
-    seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * (recipe.inference.crf is not None)
+    seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * bool(recipe.inference.crf)
     costs = {
         "classify": passes * train * (forward * recipe.classifier.size**2 + read),
         "discover": train * (forward * side**2 + read),
