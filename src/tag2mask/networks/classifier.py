@@ -46,7 +46,10 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Classified:
         """Classify images, N x 3 x H x W, RGB, 0..255."""
-        features = self.backbone(images)
+        return self.classify(self.backbone(images))
+
+    def classify(self, features: dict[str, Tensor]) -> Classified:
+        """Classify images by the backbone's features."""
         return Classified(self.head(features[LAST].mean((2, 3))), features)
 
     def activation(self, last: Tensor) -> Tensor:
