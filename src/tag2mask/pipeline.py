@@ -49,6 +49,7 @@ from tag2mask.metrics import average_precision
 from tag2mask.networks.backbones import LAST, Backbone, half_precision
 from tag2mask.networks.classifier import Classifier, targets_of, train_head
 from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.speed import folded_backbone
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.progress import duration, track
 from tag2mask.proxy import assign, resize_scores, score_probabilities
@@ -235,12 +236,13 @@ def scorer(run: Run) -> Callable[[Tensor, Sequence[Sequence[int]]], Tensor]:
         classifier = Classifier.load(run.out / file, how.layers[:1], how.output_stride)
     _check_classes(run, classifier.classes, file)
     classifier.to(run.device).requires_grad_(False)
+    backbone = folded_backbone(classifier.backbone)
 
     def score(images: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
         if method == "gradcam":
             return grad_cam_scores(classifier, images, labels)
         with torch.inference_mode():
-            features = classifier(images).features
+            features = backbone(images)
             if method == "cam":
                 return cam_scores(classifier, features)
             return ddt_scores(patterns, features) if method == "ddt" else patterns.score_features(features)
@@ -680,10 +682,11 @@ def _precision(run: Run, classifier: Classifier, samples: Sequence[Sample]) -> S
     """Return the mean average precision and each class's, in percent; None without labelled photos."""
     if not samples:
         return None
-    mine, size = [], run.recipe.classifier.size
+    mine, size, backbone = [], run.recipe.classifier.size, folded_backbone(classifier.backbone)
     for batch, images in photo_batches(share(samples), size, workers=run.recipe.workers, label="mAP"):
         with torch.inference_mode(), half_precision(run.device):
-            mine.append(([sample.labels for sample in batch], classifier(images.to(run.device)).logits.float().cpu()))
+            logits = classifier.classify(backbone(images.to(run.device))).logits
+            mine.append(([sample.labels for sample in batch], logits.float().cpu()))
     parts = [part for theirs in gather(mine) for part in theirs]
     if not parts:
         return None

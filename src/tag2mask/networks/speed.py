@@ -128,10 +128,14 @@ def features_in_training(backbone: Backbone) -> Features:
     if backbone.mean.is_cuda:
         return backbone
     faster = FoldedInTraining(backbone)
-    image = torch.linspace(0, 255, 3 * 64 * 64).view(1, 3, 64, 64)
-    with torch.no_grad():
-        wanted, found = backbone(image), faster(image)
-    return faster if all(is_same(found[layer], maps) for layer, maps in wanted.items()) else backbone
+    return faster if _agree(faster, backbone) else backbone
+
+
+def folded_backbone(backbone: Backbone) -> Backbone:
+    """Return a copy for inference with its batch normalisations folded; where in doubt, the backbone itself."""
+    faster = deepcopy(backbone).eval()
+    fold(faster)
+    return faster if _agree(faster, backbone) else backbone
 
 
 def fold(model: nn.Module) -> None:
@@ -151,6 +155,13 @@ def fold(model: nn.Module) -> None:
 def is_same(found: Tensor, wanted: Tensor) -> bool:
     """Return whether two results differ by rounding alone."""
     return torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+
+
+def _agree(faster: Features, backbone: Backbone) -> bool:
+    image = torch.linspace(0, 255, 3 * 64 * 64).view(1, 3, 64, 64).to(backbone.mean.device)
+    with torch.inference_mode():
+        wanted, found = backbone(image), faster(image)
+    return all(is_same(found[layer], maps) for layer, maps in wanted.items())
 
 
 def _pairs(parent: nn.Module) -> Iterator[tuple[tuple[str, nn.Conv2d], tuple[str, nn.BatchNorm2d]]]:
