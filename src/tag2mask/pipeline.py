@@ -39,7 +39,7 @@ from tag2mask.data import (
     summary,
     write_mask,
 )
-from tag2mask.data.files import write_text
+from tag2mask.data.files import remove_unfinished, write_text
 from tag2mask.data.loading import photo_batches
 from tag2mask.data.tables import read_json
 from tag2mask.distributed import barrier, device, gather, is_main, of_main, share, world
@@ -421,6 +421,7 @@ def _begin(run: Run) -> None:
             )
     elif run.out.exists() and not _is_free(run.out, Path(run.source.path)):
         raise RunError(f"{run.out} is not empty and holds no run; choose another folder")
+    remove_unfinished(run.out)
     for data in (run.train, run.evaluation):
         check_mask_sizes(data)
     _warn_of_seen(run)
