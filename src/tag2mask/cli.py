@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -292,7 +293,10 @@ def main() -> None:
         if not end.code:
             leave()
         raise
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            print(f"tag2mask: {error.filename or 'a file'}: the disk is full; free it and go on", file=sys.stderr)
+            sys.exit(2)
         if first_to_fail():
             raise
         sys.exit(1)  # an exchange with a process that has said why it failed

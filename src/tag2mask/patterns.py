@@ -21,6 +21,7 @@ from tag2mask.distributed import gather, of_main, share, total, world
 from tag2mask.errors import DataError
 from tag2mask.networks.backbones import LAST, Backbone, half_precision, resolve_layer
 from tag2mask.networks.classifier import Classifier, targets_of, train_head
+from tag2mask.networks.speed import folded_backbone
 from tag2mask.networks.weights import load_tensors, load_weights, part_of, refusing, save_tensors
 from tag2mask.proxy import proxy_mask
 
@@ -244,10 +245,10 @@ def collect_moments(
         subsets: as `choose_subsets` returns them; class index 0 stands for a photo's classes together.
     """
     moments: dict[tuple[str, int], Moments] = {}
-    device = classifier.head.weight.device
+    device, backbone = classifier.head.weight.device, folded_backbone(classifier.backbone)
     for samples, images in batches:
         with torch.inference_mode(), half_precision(device):
-            features = classifier(images.to(device)).features
+            features = backbone(images.to(device))
             activation = classifier.activation(features[LAST]).float()
         present = targets_of((sample.labels for sample in samples), activation.shape[1]).to(activation)
         together = torch.einsum("nchw,nc->nhw", activation, present)

@@ -39,7 +39,7 @@ from tag2mask.data import (
     summary,
     write_mask,
 )
-from tag2mask.data.files import write_text
+from tag2mask.data.files import remove_unfinished, write_text
 from tag2mask.data.loading import photo_batches
 from tag2mask.data.tables import read_json
 from tag2mask.distributed import barrier, device, gather, is_main, of_main, share, world
@@ -49,6 +49,7 @@ from tag2mask.metrics import average_precision
 from tag2mask.networks.backbones import LAST, Backbone, half_precision
 from tag2mask.networks.classifier import Classifier, targets_of, train_head
 from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.speed import folded_backbone
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.progress import duration, track
 from tag2mask.proxy import assign, resize_scores, score_probabilities
@@ -235,12 +236,13 @@ def scorer(run: Run) -> Callable[[Tensor, Sequence[Sequence[int]]], Tensor]:
         classifier = Classifier.load(run.out / file, how.layers[:1], how.output_stride)
     _check_classes(run, classifier.classes, file)
     classifier.to(run.device).requires_grad_(False)
+    backbone = folded_backbone(classifier.backbone)
 
     def score(images: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
         if method == "gradcam":
             return grad_cam_scores(classifier, images, labels)
         with torch.inference_mode():
-            features = classifier(images).features
+            features = backbone(images)
             if method == "cam":
                 return cam_scores(classifier, features)
             return ddt_scores(patterns, features) if method == "ddt" else patterns.score_features(features)
@@ -419,6 +421,7 @@ def _begin(run: Run) -> None:
             )
     elif run.out.exists() and not _is_free(run.out, Path(run.source.path)):
         raise RunError(f"{run.out} is not empty and holds no run; choose another folder")
+    remove_unfinished(run.out)
     for data in (run.train, run.evaluation):
         check_mask_sizes(data)
     _warn_of_seen(run)
@@ -680,10 +683,11 @@ def _precision(run: Run, classifier: Classifier, samples: Sequence[Sample]) -> S
     """Return the mean average precision and each class's, in percent; None without labelled photos."""
     if not samples:
         return None
-    mine, size = [], run.recipe.classifier.size
+    mine, size, backbone = [], run.recipe.classifier.size, folded_backbone(classifier.backbone)
     for batch, images in photo_batches(share(samples), size, workers=run.recipe.workers, label="mAP"):
         with torch.inference_mode(), half_precision(run.device):
-            mine.append(([sample.labels for sample in batch], classifier(images.to(run.device)).logits.float().cpu()))
+            logits = classifier.classify(backbone(images.to(run.device))).logits
+            mine.append(([sample.labels for sample in batch], logits.float().cpu()))
     parts = [part for theirs in gather(mine) for part in theirs]
     if not parts:
         return None

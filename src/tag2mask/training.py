@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tag2mask.errors import DataError, RunError
 from tag2mask.losses import seeded_loss
 from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.speed import features_in_training
 from tag2mask.networks.weights import load_checkpoint, save_checkpoint
 from tag2mask.progress import track
 
@@ -115,8 +116,11 @@ def train_classifier(
         checkpoint: as in `fit`.
     """
 
-    def loss(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(model(images).logits.float(), targets)
+    features = cache(lambda: features_in_training(classifier.backbone))  # of the weights that `fit` begins with
+
+    def loss(model: Any, images: Tensor, targets: Tensor) -> Tensor:
+        logits = model.classify(features()(images)).logits
+        return functional.binary_cross_entropy_with_logits(logits.float(), targets)
 
     photos = TaggedPhotos(samples, len(classifier.classes), how.size, how.crop, how.colour)
     classifier.backbone.freeze_before(how.train_from)
@@ -152,18 +156,20 @@ def train_segmenter(
         label: what the progress shows.
     """
     stride = how.label_stride
+    features = cache(lambda: features_in_training(segmenter.backbone))  # of the weights that `fit` begins with
 
-    def loss(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    def loss(model: Any, images: Tensor, targets: Tensor) -> Tensor:
         targets = targets[:, ::stride, ::stride].long()
-        logits = functional.interpolate(model(images).float(), targets.shape[1:], mode="bilinear", align_corners=False)
+        logits = model.decode(features()(images)).float()
+        logits = functional.interpolate(logits, targets.shape[1:], mode="bilinear", align_corners=False)
         counted = (targets != IGNORE).sum().clamp_min(1)
         return functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
 
     def pixels(batch: Sequence[Pair]) -> int:
         return sum(int((mask[::stride, ::stride] != IGNORE).sum()) for _, mask in batch)
 
-    def seeded(model: nn.Module, images: Tensor, seeds: Tensor, present: Tensor) -> Tensor:
-        return seeded_loss(how.method, model(images).float(), images, seeds, present)
+    def seeded(model: Any, images: Tensor, seeds: Tensor, present: Tensor) -> Tensor:
+        return seeded_loss(how.method, model.decode(features()(images)).float(), images, seeds, present)
 
     plain = how.method == "plain"
     photos = (

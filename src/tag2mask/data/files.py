@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from tag2mask.errors import DataError
+
+_UNFINISHED = re.compile(r"\..+\.\d+(\.tmp)?")
+"""What a file is called while a process, whose number this is, writes it; see `tag2mask.data.write_mask` too."""
 
 
 def write_text(file: Path, text: str) -> None:
@@ -19,7 +23,7 @@ def write_text(file: Path, text: str) -> None:
     write_bytes(file, text.encode("utf-8"))
 
 
-def write_bytes(file: Path, content: bytes) -> None:
+def write_bytes(file: Path, content: bytes | memoryview) -> None:
     """Write a file so that it is whole or not there.
 
     Raises:
@@ -33,7 +37,15 @@ def write_bytes(file: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise DataError(f"{file}: cannot be written ({error.strerror or error}); choose another folder") from None
+        reason = error.strerror or error
+        raise DataError(f"{file}: cannot be written ({reason}); free the disk or choose another folder") from None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed had begun to write in a folder that no other process writes to."""
+    for file in folder.rglob(".*"):
+        if _UNFINISHED.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 def share_file(source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from tag2mask.data.loading import photo_batches
 from tag2mask.distributed import copy_main, gather, is_main, share
 from tag2mask.errors import DataError
 from tag2mask.networks.backbones import LAST, Backbone, half_precision
+from tag2mask.networks.speed import folded_backbone
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
 
 
@@ -46,7 +47,10 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Classified:
         """Classify images, N x 3 x H x W, RGB, 0..255."""
-        features = self.backbone(images)
+        return self.classify(self.backbone(images))
+
+    def classify(self, features: dict[str, Tensor]) -> Classified:
+        """Classify images by the backbone's features."""
         return Classified(self.head(features[LAST].mean((2, 3))), features)
 
     def activation(self, last: Tensor) -> Tensor:
@@ -130,12 +134,12 @@ def train_head(
         workers: processes that decode.
         strict: raise for an unreadable photo instead of skipping it.
     """
-    device = classifier.head.weight.device
+    device, backbone = classifier.head.weight.device, folded_backbone(classifier.backbone)
     mine: list[tuple[list[tuple[int, ...]], Tensor]] = []
     for batch, images in photo_batches(share(samples), size, workers=workers, strict=strict, label="classifier"):
         with torch.no_grad(), half_precision(device):
             both = torch.cat([images, images.flip(3)]).to(device)
-            features = classifier.backbone(both)[LAST].float().mean((2, 3)).cpu()
+            features = backbone(both)[LAST].float().mean((2, 3)).cpu()
         mine.append(([sample.labels for sample in batch] * 2, features))
     parts = [part for theirs in gather(mine) for part in theirs]
     if is_main():

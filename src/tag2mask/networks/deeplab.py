@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tag2mask.networks.backbones import LAST, Backbone, pyramid_layers
+from tag2mask.networks.speed import fold, is_same
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
 
 
@@ -53,7 +52,10 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, N x (C + 1) x h x w, for images N x 3 x H x W, RGB, 0..255."""
-        features = self.backbone(images)
+        return self.decode(self.backbone(images))
+
+    def decode(self, features: dict[str, Tensor]) -> Tensor:
+        """Return logits from the backbone's features."""
         logits: Tensor = self.head([features[layer] for layer in self.backbone.layers])
         return logits
 
@@ -66,9 +68,8 @@ class Segmenter(nn.Module):
         faster = deepcopy(self).eval()
         with torch.inference_mode():
             wanted = faster(image)
-            _fold(faster)
-            same = torch.allclose(faster(image), wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
-        return faster if same else self
+            fold(faster)
+            return faster if is_same(faster(image), wanted) else self
 
     def save(self, file: str | Path) -> None:
         """Write the network and how to build it as safetensors."""
@@ -140,14 +141,6 @@ class LightHead(nn.Module):
         seen = self.deep(torch.cat([_resize(one, deep[-1]) for one in deep], 1))
         logits: Tensor = self.decode(torch.cat([_resize(seen, fine), self.fine(fine)], 1))
         return logits
-
-
-def _fold(model: nn.Module) -> None:
-    for parent in list(model.modules()):
-        for (name, before), (after, norm) in pairwise(list(parent.named_children())):
-            if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, name, fuse_conv_bn_eval(before, norm))
-                setattr(parent, after, getattr(norm, "act", nn.Identity()))  # timm's has the activation inside
 
 
 def _convolution(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> list[nn.Module]:

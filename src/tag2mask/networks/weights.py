@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from tag2mask.data.files import write_bytes
 from tag2mask.errors import WeightsError
 
 
@@ -70,16 +71,13 @@ def save_tensors(file: str | Path, tensors: Mapping[str, Tensor], kind: str, abo
         tensors: by name.
         kind: what the file holds, such as ``"class patterns"``; `load_tensors` checks it.
         about: whatever JSON can hold.
+
+    Raises:
+        DataError: it cannot be written.
     """
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     metadata = {"tag2mask": json.dumps({"kind": kind, "about": dict(about)})}
-    try:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    write_bytes(Path(file), content)
 
 
 def load_tensors(file: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -116,10 +114,14 @@ def refusing(file: str | Path) -> Iterator[None]:
 
 
 def save_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, epoch: int) -> None:
-    """Write the state of a training after ``epoch`` epochs; the file is whole or the one before."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch}, temporary)
-    temporary.replace(file)
+    """Write the state of a training after ``epoch`` epochs; the file is whole or the one before.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    content = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch}, content)
+    write_bytes(file, content.getbuffer())
 
 
 def load_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:

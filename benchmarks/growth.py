@@ -1,0 +1,121 @@
+"""Seconds and peak memory of every stage as photos and classes grow, in a cheap recipe. One row a stage.
+
+    python benchmarks/growth.py VOC2012 --split train --json growth.json
+    python benchmarks/growth.py VOC2012 --split train --counts 20 40 --classes 1
+
+Photos are repeated under new names by links until there are enough. `--classes 1 4` is how many variants there are
+of every class name: each photo's classes take one of four, so VOC's 20 classes become 80. Each stage is a call
+of the command line of its own. Seconds are those in metrics.json, without the start of Python. Memory is the largest
+sum of resident sizes of the process and of those that decode for it, looked at ten times a second (pages that they
+share count twice). CRFs are left out: they work on one photo at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tag2mask.data import load, write_mask
+from tag2mask.pipeline import STAGES, read_metrics
+
+SETTINGS = (
+    "classifier.size=96", "classifier.epochs=20", "patterns.size=96", "proxy.crf=none", "segmenter.size=96",
+    "segmenter.epochs=1", "inference.scales=[96]", "inference.crf=false",
+)  # fmt: skip
+COLUMNS = ("classes", "photos", "stage", "seconds", "photos_per_second", "peak_mb")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def repeated(data, folder, count, variants):
+    """Link so many photos, with a tag table and true masks in which class names have so many variants."""
+    classes = [f"{name}-{variant}" if variants > 1 else name for name in data.classes for variant in range(variants)]
+    (folder / "photos").mkdir(parents=True)
+    with (folder / "tags.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("image", "labels"))
+        for number in range(count):
+            sample, name = data.samples[number % len(data)], f"{number:06}"
+            photo = folder / "photos" / f"{name}{sample.image.suffix}"
+            photo.symlink_to(sample.image.resolve())
+            labels = [(label - 1) * variants + number % variants for label in sample.labels]
+            table.writerow((photo.name, ";".join(classes[label] for label in labels)))
+            mask = data.truth(sample)
+            if mask is not None:
+                named = (mask > 0) & (mask < 255)
+                mask[named] = (mask[named] - 1) * variants + number % variants + 1
+                write_mask(folder / "masks" / f"{name}.png", mask)
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
+    return len(classes)
+
+
+def resident(process):
+    """Return the bytes that a process and its descendants hold."""
+    parents, sizes = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                sizes[int(entry.name)] = PAGE * int((entry / "statm").read_text().split()[1])
+            except (FileNotFoundError, ProcessLookupError):  # it has just ended
+                continue
+    family = {process}
+    while found := {child for child, parent in parents.items() if parent in family} - family:
+        family |= found
+    return sum(sizes.get(member, 0) for member in family)
+
+
+def measured(command, log):
+    """Run a command and return the most memory that it held, in MB."""
+    peak = 0
+    with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+        while process.poll() is None:
+            peak = max(peak, resident(process.pid))
+            time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}\n{log.read_text()}")
+    return peak / 1e6
+
+
+def rows_of(data, folder, count, variants, settings):
+    """Yield a row for each stage."""
+    classes = repeated(data, folder / "data", count, variants)
+    out = folder / "run"
+    options = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
+    command = [sys.executable, "-m", "tag2mask.cli", "run", folder / "data", "--out", out, *options]
+    for stage in STAGES:
+        peak = measured([*command, "--until", stage], folder / "said.txt")
+        seconds = read_metrics(out)["seconds"].get(stage, 0.0)
+        speed = round(count / seconds, 1) if seconds else None
+        yield dict(zip(COLUMNS, (classes, count, stage, seconds, speed, round(peak)), strict=True))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="data as `tag2mask run` takes it")
+    parser.add_argument("--split")
+    parser.add_argument("--counts", type=int, nargs="+", default=[500, 2000, 8000], help="photos")
+    parser.add_argument("--classes", type=int, nargs="+", default=[1, 4], help="variants of every class name")
+    parser.add_argument("--set", dest="settings", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    args = parser.parse_args()
+    data, rows = load(args.data, split=args.split), []
+    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|", flush=True)
+    for variants in args.classes:
+        for count in args.counts:
+            with tempfile.TemporaryDirectory() as folder:
+                for row in rows_of(data, Path(folder), count, variants, args.settings):
+                    rows.append(row)
+                    print("| " + " | ".join(map(str, row.values())) + " |", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Faster on a CPU, and still the same: folded batch normalisation, padding, the gradient of dilated convolutions."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.layers import Conv2dSame
+from torch import nn
+
+from tag2mask import training
+from tag2mask.config import SegmenterConfig
+from tag2mask.data import load
+from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.speed import DilatedDepthwise, FoldedInTraining, SamePadding, features_in_training
+
+
+def seasoned(name):
+    """A backbone in double precision whose batch normalisations do something."""
+    torch.manual_seed(0)
+    backbone = Backbone(name, weights="random").double().eval()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight.data, module.running_var):
+                values.uniform_(0.5, 2)
+            for values in (module.bias.data, module.running_mean):
+                values.normal_(0, 0.1)
+    return backbone
+
+
+def gradients(backbone, features, images):
+    backbone.zero_grad()
+    torch.manual_seed(1)
+    sum((maps * torch.randn_like(maps)).sum() for maps in features(images).values()).backward()
+    return {name: one.grad for name, one in backbone.named_parameters() if one.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen"),
+    [
+        ("tf_efficientnet_lite0", "C41"),
+        ("tf_efficientnet_lite0", ""),
+        ("resnet10t", "C41"),
+        ("vgg11_bn", "features.18"),
+    ],
+)
+def test_features_and_gradients_are_the_same(name, frozen):
+    backbone = seasoned(name)
+    backbone.freeze_before(frozen)
+    images = 255 * torch.rand(2, 3, 64, 80)
+    faster = features_in_training(backbone)
+    assert isinstance(faster, FoldedInTraining)
+    for layer, maps in backbone(images).items():
+        torch.testing.assert_close(faster(images)[layer], maps, rtol=1e-6, atol=1e-9)
+    wanted, found = gradients(backbone, backbone, images), gradients(backbone, faster, images)
+    assert found.keys() == wanted.keys()
+    assert bool(frozen) == (len(wanted) < len(list(backbone.parameters())))
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-6 * float(value.abs().max()))
+
+
+def test_it_follows_the_backbone_as_it_learns():
+    backbone = seasoned("resnet10t")
+    faster, images = features_in_training(backbone), torch.zeros(1, 3, 64, 64)
+    before = faster(images)["last"]
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.mul_(1.1)
+        assert not torch.allclose(faster(images)["last"], before)
+        torch.testing.assert_close(faster(images)["last"], backbone(images)["last"])
+
+
+def test_a_network_whose_modules_are_in_another_order_is_used_as_it_is():
+    backbone = seasoned("resnet10t")
+    first = backbone.model.layer1[0]
+    first.bn1, first.bn2 = first.bn2, first.bn1
+    order = ["conv1", "bn2", "conv2", "bn1"]
+    first._modules = {name: first._modules[name] for name in [*order, *(set(first._modules) - set(order))]}
+    assert features_in_training(backbone) is backbone
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    size=st.tuples(st.integers(5, 14), st.integers(5, 14)),
+    kernel=st.sampled_from([1, 2, 3, 5]),
+    stride=st.sampled_from([1, 2, 3]),
+    groups=st.sampled_from([1, 4]),
+)
+def test_same_padding(size, kernel, stride, groups):
+    """Whether one side lacks a zero, both, or none."""
+    conv = Conv2dSame(4, 4, kernel, stride, groups=groups).double()
+    images = torch.randn(2, 4, *size, dtype=torch.double)
+    with torch.no_grad():
+        wanted = conv(images)
+        conv.__class__ = SamePadding
+        torch.testing.assert_close(conv(images), wanted)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 2), (5, 3), ((3, 5), (2, 1))])
+def test_gradients_of_a_dilated_depthwise_convolution(kernel, dilation, bias):
+    sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    steps = dilation if isinstance(dilation, tuple) else (dilation, dilation)
+    padding = tuple(step * (side // 2) for side, step in zip(sides, steps, strict=True))
+    conv = nn.Conv2d(6, 6, kernel, padding=padding, dilation=dilation, groups=6, bias=bias).double()
+    images = torch.randn(2, 6, 9, 8, dtype=torch.double, requires_grad=True)
+    inputs = [images, *conv.parameters()]
+    wanted = torch.autograd.grad(conv(images).square().sum(), inputs)
+    conv.__class__ = DilatedDepthwise
+    found = torch.autograd.grad(conv(images).square().sum(), inputs)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_training_has_the_same_losses(shapes_folder, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "tag2mask")
+    data = load(shapes_folder)
+    how = SegmenterConfig(size=64, epochs=2, batch_size=4, learning_rate=1e-3, crop=0.5, train_from="C41")
+    losses = []
+    for name, features in (("fast", training.features_in_training), ("plain", lambda backbone: backbone)):
+        monkeypatch.setattr(training, "features_in_training", features)
+        torch.manual_seed(3)
+        segmenter = Segmenter("tf_efficientnet_lite0", data.classes)
+        caplog.clear()
+        training.train_segmenter(
+            segmenter, data.samples, data.samples[0].mask.parent, how,
+            seed=0, workers=0, checkpoint=tmp_path / name,
+        )  # fmt: skip
+        losses.append([record.args[-1] for record in caplog.records if "loss" in record.message])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert len(losses[0]) == 2
