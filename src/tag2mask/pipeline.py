@@ -159,6 +159,7 @@ def classify(run: Run) -> None:
             seed=seed,
             workers=run.recipe.workers,
             checkpoint=run.out / ".classifier.pt",
+            strict=run.strict,
         )
     if is_main():
         classifier.save(run.out / "classifier.safetensors")
@@ -322,7 +323,7 @@ def report(run: Run) -> None:
     rows = []
     for data in sets:
         count = 8 // len(sets)
-        for sample, photo in read_ahead(data.samples[:: max(1, len(data) // count)][:count], 0):
+        for sample, photo in read_ahead(data.samples[:: max(1, len(data) // count)][:count], 0, run.strict):
             file = run.out / "proxy" / f"{sample.name}.png"
             proxy = read_mask(file) if data is run.train and file.exists() else None
             rows.append(OverviewRow(sample.name, photo, data.truth(sample), proxy, model.predict(photo)))
@@ -623,7 +624,7 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     checkpoint = run.out / f".{file.stem}.pt"
     train_segmenter(
         segmenter, samples, masks, how,
-        seed=seed, workers=run.recipe.workers, checkpoint=checkpoint, label=file.stem,
+        seed=seed, workers=run.recipe.workers, checkpoint=checkpoint, label=file.stem, strict=run.strict,
     )  # fmt: skip
     if is_main():
         segmenter.save(file)
@@ -681,7 +682,9 @@ def _precision(run: Run, classifier: Classifier, samples: Sequence[Sample]) -> S
     if not samples:
         return None
     mine, size = [], run.recipe.classifier.size
-    for batch, images in photo_batches(share(samples), size, workers=run.recipe.workers, label="mAP"):
+    for batch, images in photo_batches(
+        share(samples), size, workers=run.recipe.workers, strict=run.strict, label="mAP"
+    ):
         with torch.inference_mode(), half_precision(run.device):
             mine.append(([sample.labels for sample in batch], classifier(images.to(run.device)).logits.float().cpu()))
     parts = [part for theirs in gather(mine) for part in theirs]
