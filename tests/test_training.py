@@ -186,11 +186,13 @@ def test_strict_ends_with_the_photo_that_cannot_be_read_any_more(shapes, tmp_pat
     broken = data.samples[5].image
     broken.write_bytes(broken.read_bytes()[:700])
     checkpoint = tmp_path / "checkpoint.pt"
+    how = {
+        "segmenter": (trained, HOW.model_copy(update={"epochs": 1})),
+        "classifier": (trained_classifier, ClassifierConfig(train="all", size=48, epochs=1)),
+    }
+    learn, settings = how[train]
     with pytest.raises(DataError, match="the photo cannot be read") as error:
-        if train == "segmenter":
-            trained(data, checkpoint, HOW.model_copy(update={"epochs": 1}), strict=True)
-        else:
-            trained_classifier(data, checkpoint, ClassifierConfig(train="all", size=48, epochs=1), strict=True)
+        learn(data, checkpoint, settings, strict=True)
     assert str(broken) in str(error.value)
     assert not checkpoint.exists()
 
