@@ -94,6 +94,18 @@ def test_same_seed_same_files(folder: Path, tmp_path: Path) -> None:
         assert (tmp_path / part).read_bytes() == (folder / part).read_bytes()
 
 
+def test_tiny_objects_are_tiny() -> None:
+    for index in range(12):
+        scene = make_scene(index, size=320, style="tiny")
+        assert index % len(CLASSES) + 1 in scene.labels
+        assert 0.003 < float((scene.mask > 0).mean()) < 0.04
+
+
+def test_pairs_never_come_apart() -> None:
+    pairs = {make_scene(index, size=SIZE, style="pairs").labels for index in range(18)}
+    assert pairs == {(1, 2), (3, 4), (5, 6)}
+
+
 def test_small_scenes_work() -> None:
     for index in range(12):
         scene = make_scene(index, size=48)

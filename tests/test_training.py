@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from tag2mask import training
 from tag2mask.config import ClassifierConfig, SegmenterConfig
 from tag2mask.data import load, write_mask
-from tag2mask.errors import WeightsError
+from tag2mask.errors import DataError, WeightsError
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.deeplab import Segmenter
@@ -41,18 +41,18 @@ def kill_after(monkeypatch, epochs):
     monkeypatch.setattr(training, "save_checkpoint", save_and_die)
 
 
-def trained(data, checkpoint, how=HOW, seed=0, masks=None):
+def trained(data, checkpoint, how=HOW, seed=0, masks=None, strict=False):
     torch.manual_seed(3)
     segmenter = Segmenter("resnet10t", data.classes, weights="random")
     masks = masks or data.samples[0].mask.parent
-    train_segmenter(segmenter, data.samples, masks, how, seed=seed, workers=0, checkpoint=checkpoint)
+    train_segmenter(segmenter, data.samples, masks, how, seed=seed, workers=0, checkpoint=checkpoint, strict=strict)
     return segmenter
 
 
-def trained_classifier(data, checkpoint, how):
+def trained_classifier(data, checkpoint, how, strict=False):
     torch.manual_seed(3)
     classifier = Classifier(Backbone("resnet10t", output_stride=32, weights="random"), data.classes)
-    train_classifier(classifier, data.samples, how, seed=0, workers=0, checkpoint=checkpoint)
+    train_classifier(classifier, data.samples, how, seed=0, workers=0, checkpoint=checkpoint, strict=strict)
     return classifier
 
 
@@ -178,6 +178,23 @@ def test_an_unreadable_photo_is_reported_and_skipped(shapes, tmp_path, caplog):
     assert len(said) == 1
     assert str(broken) in said[0]
     assert all(torch.isfinite(tensor).all() for tensor in segmenter.state_dict().values())
+
+
+@pytest.mark.parametrize("train", ["segmenter", "classifier"])
+def test_strict_ends_with_the_photo_that_cannot_be_read_any_more(shapes, tmp_path, train):
+    data = load(shapes)
+    broken = data.samples[5].image
+    broken.write_bytes(broken.read_bytes()[:700])
+    checkpoint = tmp_path / "checkpoint.pt"
+    how = {
+        "segmenter": (trained, HOW.model_copy(update={"epochs": 1})),
+        "classifier": (trained_classifier, ClassifierConfig(train="all", size=48, epochs=1)),
+    }
+    learn, settings = how[train]
+    with pytest.raises(DataError, match="the photo cannot be read") as error:
+        learn(data, checkpoint, settings, strict=True)
+    assert str(broken) in str(error.value)
+    assert not checkpoint.exists()
 
 
 def test_a_mask_of_another_size_is_reported_and_skipped(shapes, tmp_path, caplog):

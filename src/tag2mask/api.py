@@ -14,6 +14,7 @@ import numpy as np
 from tag2mask.config import Recipe, apply_setting, load_recipe, parse_recipe
 from tag2mask.data import ImageSet, Sample, load, photos_in, read_photo
 from tag2mask.data.files import write_text
+from tag2mask.data.tables import read_list
 from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
 from tag2mask.inference import predict_masks
@@ -176,11 +177,7 @@ def _changed(recipe: Recipe, settings: Sequence[str] | None) -> Recipe:
 
 
 def _lines(file: str | Path | None) -> list[str] | None:
-    if file is None:
-        return None
-    if not Path(file).is_file():
-        raise DataError(f"{file}: no such file; give a list with one name a line")
-    return [line.strip() for line in Path(file).read_text("utf-8").splitlines() if line.strip()]
+    return None if file is None else read_list(file)
 
 
 def _as_csv(columns: Scores) -> str:

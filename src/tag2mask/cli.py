@@ -319,9 +319,11 @@ def _print_scores(scores: dict[str, Any]) -> None:
     columns = {name: part for name, part in scores.items() if isinstance(part, dict) and part.get("iou")}
     if not columns:
         return
+    from rich.text import Text
+
     table = Table("class, IoU in percent", *columns, title=None)
     for name in next(iter(columns.values()))["iou"]:
-        table.add_row(name, *(_number(part["iou"].get(name)) for part in columns.values()))
+        table.add_row(Text(name), *(_number(part["iou"].get(name)) for part in columns.values()))
     table.add_section()
     table.add_row("mIoU", *(_number(part["miou"]) for part in columns.values()))
     table.add_row("images", *(str(part["images"]) for part in columns.values()))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from tag2mask.errors import RecipeError, nearest
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=1_000_000)]
+Side = Annotated[int, Field(gt=0, le=8192)]
 Rate = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Stride = Literal[8, 16, 32]
+MOST_YAML = 1_000_000
+"""Bytes; the reader takes seconds for as many."""
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -25,7 +29,7 @@ def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class BackboneConfig(_Part):
@@ -58,7 +62,7 @@ class ClassifierConfig(_Part):
 
     train: Literal["head", "all"] = "head"
     train_from: str = ""
-    size: Positive = 328
+    size: Side = 328
     output_stride: Stride = 16
     epochs: Positive = 200
     batch_size: Positive = 32
@@ -82,7 +86,7 @@ class PatternsConfig(_Part):
     """
 
     layers: Annotated[list[str], Field(min_length=1)] = ["C41"]
-    size: Positive = 328
+    size: Side = 328
     output_stride: Stride = 16
     images_per_class: Positive = 800
     components: Positive = 50
@@ -149,7 +153,7 @@ class SegmenterConfig(_Part):
     head: Literal["largefov", "light"] = "light"
     output_stride: Stride = 16
     train_from: str = ""
-    size: Positive = 328
+    size: Side = 328
     epochs: Positive = 20
     batch_size: Positive = 16
     learning_rate: Rate = 1e-4
@@ -158,7 +162,7 @@ class SegmenterConfig(_Part):
     schedule: Literal["constant", "poly"] = "constant"
     crop: Share = 1.0
     label_stride: Positive = 1
-    retrain: Annotated[int, Field(ge=0)] = 1
+    retrain: Annotated[int, Field(ge=0, le=100)] = 1
 
     @field_validator("crop")
     @classmethod
@@ -177,7 +181,7 @@ class InferenceConfig(_Part):
             so it is a weaker one than for proxy masks: DeepLab's (Chen et al. 2018).
     """
 
-    scales: Annotated[list[Positive], Field(min_length=1)] = [241, 328, 401]
+    scales: Annotated[list[Side], Field(min_length=1, max_length=100)] = [241, 328, 401]
     crf: CrfConfig | None = CrfConfig(gaussian=(1.0, 3.0), bilateral=(67.0, 3.0, 4.0))
 
 
@@ -185,8 +189,8 @@ class Recipe(_Part):
     """Every parameter of a run."""
 
     name: str = "fast"
-    seed: int = 0
-    workers: Annotated[int, Field(ge=0, description="processes that decode photos")] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    workers: Annotated[int, Field(ge=0, le=256, description="processes that decode photos")] = 1
     backbone: BackboneConfig = BackboneConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     patterns: PatternsConfig = PatternsConfig()
@@ -260,19 +264,45 @@ def recipe_yaml(recipe: Recipe) -> str:
 def _read(name_or_file: str | Path) -> tuple[dict[str, Any], str]:
     name = str(name_or_file)
     if name in recipe_names():
-        text, source = resources.files("tag2mask").joinpath(f"recipes/{name}.yaml").read_bytes(), name
-    elif Path(name).is_file():
-        text, source = Path(name).read_bytes(), name
+        file: Any = resources.files("tag2mask").joinpath(f"recipes/{name}.yaml")
+    elif os.path.isfile(name):
+        file = Path(name)
     else:
         hint = nearest(name, recipe_names())
         raise RecipeError(f"no recipe or file '{name}'{hint} (recipes: {', '.join(recipe_names())})")
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+        values = read_yaml(file.read_bytes())
+    except (ValueError, OSError) as error:
+        raise RecipeError(f"{name} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
-        raise RecipeError(f"{source} must be a YAML mapping of parameters")
-    return values, f"recipe {source}"
+        raise RecipeError(f"{name} must be a YAML mapping of parameters")
+    return values, f"recipe {name}"
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Knows no aliases: of a few lines with these, gigabytes can be made."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read; write the value out")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str | bytes) -> Any:
+    """Return the value of a YAML text without aliases.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> read_yaml("{a: [1, 2.5, yes]}")
+    {'a': [1, 2.5, True]}
+    """
+    if len(text) > MOST_YAML:
+        raise ValueError(f"more than {MOST_YAML} bytes")
+    try:
+        return yaml.load(text, _PlainLoader)
+    except Exception as error:  # the reader raises nearly anything on values that are not of their tag
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
 def apply_setting(values: dict[str, Any], setting: str) -> None:
@@ -286,8 +316,8 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
         raise RecipeError(f"--set {setting}: write it as key=value, for example segmenter.epochs=5")
     *parents, last = key.strip().split(".")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = read_yaml(text)
+    except ValueError:
         raise RecipeError(f"--set {setting}: the value is not valid YAML") from None
     for parent in parents:
         values = values.setdefault(parent, {})
@@ -303,6 +333,11 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         model: Any = Recipe
         for part in path[:-1]:
-            model = model.model_fields[part].annotation
+            kind = model.model_fields[part].annotation
+            model = next((one for one in get_args(kind) if one is not type(None)), kind)  # of X | None it is X
         return f"unknown key '{key}'{nearest(path[-1], model.model_fields)}"
-    return f"'{key}' is {first['input']!r}: {first['msg'].lower()}"
+    try:
+        value = repr(first["input"])
+    except ValueError:  # Python does not print integers of thousands of digits
+        value = "out of bounds"
+    return f"'{key}' is {value}: {first['msg'].lower()}"

@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_SIGNS = 2000
+"""A longer message is cut in its middle."""
+
 
 class UserError(Exception):
     """Something that the user gave is wrong; the message says what, in which file, and how to mend it.
 
-    The command line prints the message as one line and exits with code 2.
+    The command line prints the message as one line and exits with code 2. What is quoted in it may come from anyone:
+    unprintable signs, such as those that steer a terminal, are shown by their codes, and what is very long is cut.
+
+    >>> str(UserError("new\nline.jpg: \x1b[2J"))
+    'new\\\\nline.jpg: \\\\x1b[2J'
     """
+
+    def __str__(self) -> str:
+        """Return the message."""
+        text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in super().__str__())
+        return text if len(text) <= MOST_SIGNS else f"{text[: MOST_SIGNS // 2]} ... {text[-MOST_SIGNS // 2 :]}"
 
 
 class DataError(UserError):
@@ -41,5 +53,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     >>> nearest("zebra", ["cat", "dog"])
     ''
     """
+    if len(word) > 100:  # comparing takes the product of the lengths, for each known word
+        return ""
     matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{matches[0]}'?" if matches else ""

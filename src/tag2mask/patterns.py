@@ -19,10 +19,10 @@ from tag2mask.data import ImageSet, Sample, photo_size
 from tag2mask.data.loading import photo_batches
 from tag2mask.distributed import gather, of_main, share, total, world
 from tag2mask.errors import DataError
-from tag2mask.networks.backbones import LAST, Backbone, half_precision, resolve_layer
+from tag2mask.networks.backbones import LAST, Backbone, check_network, half_precision, resolve_layer
 from tag2mask.networks.classifier import Classifier, targets_of, train_head
 from tag2mask.networks.speed import folded_backbone
-from tag2mask.networks.weights import load_tensors, load_weights, part_of, refusing, save_tensors
+from tag2mask.networks.weights import check_finite, load_tensors, load_weights, part_of, refusing, save_tensors
 from tag2mask.proxy import proxy_mask
 
 EVIDENCE = ("activation", "centre")
@@ -444,11 +444,19 @@ class ClassPatterns:
         with refusing(file):
             layers, classes = about.pop("layers"), about.pop("classes")
             patterns = cls(**about)
+            check_network(patterns.backbone, tensors, file)
             backbone = Backbone(patterns.backbone, layers, output_stride=patterns.output_stride, weights="random")
             patterns.classifier_ = Classifier(backbone, classes).eval()
             load_weights(patterns.classifier_, part_of(tensors, "classifier."), str(file))
-            for name in _FITTED:
-                setattr(patterns, f"{name}_", tensors[f"patterns.{name}"])
+            fitted = part_of(tensors, "patterns.")
+            check_finite(fitted, file)
+            layer = resolve_layer(patterns.layer, patterns.backbone, backbone.model)
+            width, kept = backbone.channels[layer], fitted["spectra"].shape[-1]
+            shapes = ((width,), (width,), (kept,), (), (len(EVIDENCE),))
+            for name, shape in zip(_FITTED, shapes, strict=True):
+                if fitted[name].shape != (len(classes), *shape):
+                    raise ValueError(f"'{name}' has the shape {tuple(fitted[name].shape)}")
+                setattr(patterns, f"{name}_", fitted[name].float())
             patterns.classes_ = tuple(classes)
         return patterns
 

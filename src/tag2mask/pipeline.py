@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from tag2mask.baselines import cam_scores, ddt_scores, discover_ddt, grad_cam_scores, largest_component
-from tag2mask.config import Recipe, parse_recipe
+from tag2mask.config import Recipe, parse_recipe, read_yaml
 from tag2mask.crf import dense_crf, prepare
 from tag2mask.data import (
     ImageSet,
@@ -53,7 +53,7 @@ from tag2mask.networks.speed import folded_backbone
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.progress import duration, track
 from tag2mask.proxy import assign, resize_scores, score_probabilities
-from tag2mask.scoring import Scores, rounded, score_set
+from tag2mask.scoring import Metrics, Scores, rounded, score_set
 from tag2mask.threads import map_ahead
 from tag2mask.training import train_classifier, train_segmenter
 
@@ -160,6 +160,7 @@ def classify(run: Run) -> None:
             seed=seed,
             workers=run.recipe.workers,
             checkpoint=run.out / ".classifier.pt",
+            strict=run.strict,
         )
     if is_main():
         classifier.save(run.out / "classifier.safetensors")
@@ -324,7 +325,7 @@ def report(run: Run) -> None:
     rows = []
     for data in sets:
         count = 8 // len(sets)
-        for sample, photo in read_ahead(data.samples[:: max(1, len(data) // count)][:count], 0):
+        for sample, photo in read_ahead(data.samples[:: max(1, len(data) // count)][:count], 0, run.strict):
             file = run.out / "proxy" / f"{sample.name}.png"
             proxy = read_mask(file) if data is run.train and file.exists() else None
             rows.append(OverviewRow(sample.name, photo, data.truth(sample), proxy, model.predict(photo)))
@@ -444,10 +445,15 @@ def resume_run(out: str | Path, *, strict: bool = False) -> Run:
     if not config.is_file():
         raise RunError(f"{out} holds no run: it has no config.yaml; start one with tag2mask run")
     try:
-        values = yaml.safe_load(config.read_text("utf-8"))
+        values = read_yaml(config.read_bytes())
         source = Source(**values["data"])
         recipe = values["recipe"]
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        if not all(
+            isinstance(value, str) or value is None
+            for value in (source.path or 0, source.labels, source.split, source.eval_split)
+        ):
+            raise TypeError("a path that is none")
+    except (ValueError, TypeError, KeyError, OSError):
         raise RunError(f"{config} is not the configuration of a run; start another run") from None
     return Run(Path(out), source, parse_recipe(recipe, str(config)), strict)
 
@@ -603,9 +609,13 @@ def find_segmenter(run: str | Path, rounds: int | None = None) -> tuple[Path, Re
 def read_metrics(out: Path) -> Scores:
     """Return what metrics.json of a run folder holds; empty where there is none yet."""
     file = out / "metrics.json"
+    if not file.exists():
+        return {}
     try:
-        return cast(Scores, json.loads(file.read_text("utf-8"))) if file.exists() else {}
-    except ValueError:
+        values = json.loads(file.read_text("utf-8"))
+        Metrics.model_validate(values)
+        return cast(Scores, values)
+    except (ValueError, OSError, RecursionError):
         raise RunError(f"{file} is damaged; delete it and call tag2mask evaluate {out}") from None
 
 
@@ -626,7 +636,7 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     checkpoint = run.out / f".{file.stem}.pt"
     train_segmenter(
         segmenter, samples, masks, how,
-        seed=seed, workers=run.recipe.workers, checkpoint=checkpoint, label=file.stem,
+        seed=seed, workers=run.recipe.workers, checkpoint=checkpoint, label=file.stem, strict=run.strict,
     )  # fmt: skip
     if is_main():
         segmenter.save(file)
@@ -684,7 +694,9 @@ def _precision(run: Run, classifier: Classifier, samples: Sequence[Sample]) -> S
     if not samples:
         return None
     mine, size, backbone = [], run.recipe.classifier.size, folded_backbone(classifier.backbone)
-    for batch, images in photo_batches(share(samples), size, workers=run.recipe.workers, label="mAP"):
+    for batch, images in photo_batches(
+        share(samples), size, workers=run.recipe.workers, strict=run.strict, label="mAP"
+    ):
         with torch.inference_mode(), half_precision(run.device):
             logits = classifier.classify(backbone(images.to(run.device))).logits
             mine.append(([sample.labels for sample in batch], logits.float().cpu()))

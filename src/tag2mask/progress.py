@@ -41,7 +41,12 @@ def duration(seconds: float) -> str:
 
 
 def _bar(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("  {task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(label, total=total)
         for item in items:

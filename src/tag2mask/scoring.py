@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt
 
 from tag2mask.data import ImageSet, read_mask
 from tag2mask.distributed import share, total
@@ -16,6 +17,36 @@ from tag2mask.errors import DataError
 from tag2mask.metrics import confusion_matrix, iou, mean_iou
 
 Scores = dict[str, Any]
+Percent = float | None
+
+
+class _Scored(BaseModel):
+    miou: Percent = None
+    iou: dict[str, Percent] | None = None
+    images: NonNegativeInt
+
+
+class _Classified(BaseModel):
+    map: Percent
+    ap: dict[str, Percent]
+    images: NonNegativeInt
+
+
+class _Evidence(BaseModel):
+    activation: float
+    centre: float
+    explained: float
+
+
+class Metrics(BaseModel, extra="allow"):
+    """What the metrics.json of a run folder holds, for a check of its types; other stages may add to it."""
+
+    classifier: _Classified | None = None
+    patterns: dict[str, _Evidence] | None = None
+    proxy: _Scored | None = None
+    retrain: _Scored | None = None
+    prediction: _Scored | None = None
+    seconds: dict[str, NonNegativeFloat] = {}
 
 
 def score_set(data: ImageSet, masks: Path) -> Scores:

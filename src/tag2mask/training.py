@@ -104,6 +104,7 @@ def train_classifier(
     seed: int,
     workers: int,
     checkpoint: Path,
+    strict: bool = False,
 ) -> None:
     """Fine-tune backbone and linear layer by binary cross-entropy over the classes (METHOD 2).
 
@@ -114,6 +115,7 @@ def train_classifier(
         seed: of order and augmentation.
         workers: processes that read.
         checkpoint: as in `fit`.
+        strict: as in `fit`.
     """
 
     features = cache(lambda: features_in_training(classifier.backbone))  # of the weights that `fit` begins with
@@ -128,7 +130,7 @@ def train_classifier(
     fit(
         classifier, photos, loss, torch.optim.AdamW(groups, weight_decay=how.weight_decay),
         epochs=how.epochs, batch_size=how.batch_size, schedule="poly", seed=seed, workers=workers,
-        checkpoint=checkpoint, label="classifier",
+        checkpoint=checkpoint, label="classifier", strict=strict,
     )  # fmt: skip
 
 
@@ -142,6 +144,7 @@ def train_segmenter(
     workers: int,
     checkpoint: Path,
     label: str = "segmenter",
+    strict: bool = False,
 ) -> None:
     """Train a segmenter on masks by cross-entropy, 255 ignored (METHOD 6), or on seeds (`tag2mask.losses`).
 
@@ -154,6 +157,7 @@ def train_segmenter(
         workers: processes that read.
         checkpoint: as in `fit`.
         label: what the progress shows.
+        strict: as in `fit`.
     """
     stride = how.label_stride
     features = cache(lambda: features_in_training(segmenter.backbone))  # of the weights that `fit` begins with
@@ -183,7 +187,7 @@ def train_segmenter(
         segmenter, photos, loss if plain else seeded,
         torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
         batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=workers,
-        checkpoint=checkpoint, label=label, weigh=pixels if plain else len,
+        checkpoint=checkpoint, label=label, weigh=pixels if plain else len, strict=strict,
     )  # fmt: skip
 
 
@@ -201,6 +205,7 @@ def fit(
     checkpoint: Path,
     label: str,
     weigh: Weight = len,
+    strict: bool = False,
 ) -> None:
     """Train on any number of devices, with a checkpoint after every epoch that a killed run goes on from.
 
@@ -226,8 +231,10 @@ def fit(
         checkpoint: the file; left in place at the end.
         label: what the progress shows.
         weigh: of a list of ``(photo, target)``, how many values their loss is the mean of.
+        strict: raise for an unreadable photo or mask instead of skipping it.
 
     Raises:
+        DataError: a photo or mask cannot be read and ``strict`` is set.
         WeightsError: the checkpoint is corrupt or of another training.
         RunError: there is not enough memory for a single photo.
     """
@@ -243,7 +250,7 @@ def fit(
     steps = math.ceil(len(data) / batch_size)  # type: ignore[arg-type]
     piece = math.ceil(batch_size / world())
     for epoch in range(start, epochs):
-        batches = _epoch(data, batch_size, seed, epoch, workers)
+        batches = _epoch(data, batch_size, seed, epoch, workers, strict)
         model.train()
         summed = torch.zeros((), device=where)
         for step, batch in enumerate(track(batches, steps, f"{label}, epoch {epoch + 1} of {epochs}")):
@@ -267,7 +274,7 @@ def fit(
 
 
 def _epoch(
-    data: Dataset[tuple[int, Pair | str]], batch_size: int, seed: int, epoch: int, workers: int
+    data: Dataset[tuple[int, Pair | str]], batch_size: int, seed: int, epoch: int, workers: int, strict: bool
 ) -> Iterator[list[Pair]]:
     """Yield this process's share of one epoch's batches; unreadable items are left out, a share may be empty."""
     torch.manual_seed(seed + 1_000_003 * epoch + 7_919 * rank())
@@ -275,7 +282,7 @@ def _epoch(
     batches = [list(share(order[start : start + batch_size])) for start in range(0, len(order), batch_size)]
     loader = DataLoader(data, batch_sampler=batches, num_workers=workers, collate_fn=list)
     for batch in loader:
-        yield [pair for _, pair in keep_readable(batch, strict=False)]
+        yield [pair for _, pair in keep_readable(batch, strict)]
 
 
 def _backward(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tag2mask.data.coco import instances_file, load_coco
@@ -64,7 +65,7 @@ def load(
         DataError: something is wrong with the data; the message says what, where, and how to mend it.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"{path}: no such folder or file; check the path")
     if path.is_dir() and voc_root(path):
         return load_voc(path, labels, split, strict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
@@ -18,6 +20,8 @@ from tag2mask.data.published import coco_remarks
 from tag2mask.errors import DataError
 
 Record = dict[str, Any]
+_PACKED = re.compile("(?:[P-o]{0,6}[0-O])*")
+"""Packed run lengths, each ending in a sign that says so: pycocotools would read on beyond the last."""
 
 
 class Drawing(NamedTuple):
@@ -173,7 +177,7 @@ def _photo_files(photos: list[Record], path: Path, images: str | Path | None) ->
     beside = [folder / name for folder in (path.parent, path.parent.parent) for name in names]
     folders = beside if images is None else [Path(images)]
     for folder in folders:
-        if folder.is_dir() and any((folder / photo["file_name"]).is_file() for photo in photos):
+        if folder.is_dir() and any(os.path.isfile(folder / photo["file_name"]) for photo in photos):
             return {_name(photo, path): folder / photo["file_name"] for photo in photos}
     raise DataError(
         f"{path}: none of its {len(photos)} photos is in {few([str(folder) for folder in folders], 6)};"
@@ -195,13 +199,19 @@ def _encode(segmentation: Any, height: int, width: int) -> Any:
     if isinstance(segmentation, dict):
         if list(segmentation["size"]) != [height, width]:
             raise ValueError("run lengths are of another size")
-        packed = isinstance(segmentation["counts"], (str, bytes))
-        return segmentation if packed else rle.frPyObjects(segmentation, height, width)
+        if not isinstance(segmentation["counts"], str):
+            return rle.frPyObjects(segmentation, height, width)
+        if not _PACKED.fullmatch(segmentation["counts"]):
+            raise ValueError("run lengths are damaged")
+        return segmentation
     corners = [np.asarray(polygon, np.float64) for polygon in segmentation]
     reach = 4 * max(height, width)
     if not all(polygon.ndim == 1 and (np.abs(polygon) <= reach).all() for polygon in corners):
         raise ValueError("a polygon lies far outside of the photo")
-    drawable = [polygon[: len(polygon) // 2 * 2].tolist() for polygon in corners if len(polygon) >= 6]
+    drawable = [polygon[: len(polygon) // 2 * 2] for polygon in corners if len(polygon) >= 6]
     if not drawable:
         return rle.encode(np.zeros((height, width), np.uint8, order="F"))
-    return rle.merge(rle.frPyObjects(drawable, height, width))
+    outline = sum(float(np.abs(np.diff(polygon.reshape(-1, 2), axis=0)).sum()) for polygon in drawable)
+    if outline > 4 * height * width + 100 * (height + width):  # pycocotools takes memory for each pixel of it
+        raise ValueError("the outline of an object is longer than any that fits in the photo")
+    return rle.merge(rle.frPyObjects([polygon.tolist() for polygon in drawable], height, width))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
         DataError: the file cannot be written.
     """
     image, path = mask_image(mask), Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f".{hash(path.name):x}.{os.getpid()}.tmp")  # the name itself may be as long as can be
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(unfinished, format="PNG")
@@ -125,8 +125,8 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
         reason = error.strerror or error
         raise DataError(f"{path}: cannot be written ({reason}); free the disk or choose another folder") from None
     finally:
-        if unfinished.parent.is_dir():
-            unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
 
 
 def mask_image(mask: np.ndarray) -> Image.Image:
@@ -163,7 +163,7 @@ def voc_palette() -> np.ndarray:
 @contextmanager
 def _opened(path: str | Path, formats: tuple[str, ...], what: str = "photo") -> Iterator[Image.Image]:
     """Open an image file; whatever goes wrong inside becomes a DataError of one line."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{path}: no such file; check the name of the {what}")
     try:
         with Image.open(path, formats=formats) as image:
@@ -212,7 +212,7 @@ def _from_16_bit(values: np.ndarray, path: str | Path) -> Image.Image:
     """Return grey values 0 to 65535 as RGB, 65535 becoming 255."""
     if values.min() < 0 or values.max() > 65535:
         raise DataError(f"{path}: grey values lie outside 0 to 65535; save the photo with 8 or 16 bits")
-    grey = np.rint(values / 257).astype(np.uint8)
+    grey = ((values.astype(np.int32) + 128) // 257).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
 
 
@@ -232,10 +232,15 @@ def _colour_codes(rgb: np.ndarray) -> np.ndarray:
 def _indices_of_colours(rgb: np.ndarray, path: str | Path) -> np.ndarray:
     """Return the index in the VOC palette of each pixel's colour, uint8 H x W."""
     codes, indices = _sorted_colour_codes()
-    wanted = _colour_codes(rgb)
-    at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-    strange = codes[at] != wanted
-    if strange.any():
-        colour = tuple(int(value) for value in rgb[strange][0])
-        raise DataError(f"{path}: colour {colour} is not in the VOC palette; save the mask as a palette or grey PNG")
-    return indices[at]
+    mask = np.empty(rgb.shape[:2], np.uint8)
+    for row, colours in enumerate(rgb):  # the codes of a large mask at once would take gigabytes
+        wanted = _colour_codes(colours)
+        at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+        strange = codes[at] != wanted
+        if strange.any():
+            colour = tuple(int(value) for value in colours[strange][0])
+            raise DataError(
+                f"{path}: colour {colour} is not in the VOC palette; save the mask as a palette or grey PNG"
+            )
+        mask[row] = indices[at]
+    return mask

@@ -164,10 +164,10 @@ def _check_size(file: Path, wanted: tuple[int, int] | None) -> None:
 
 def _photo_files(base: Path, leave_out: Path) -> list[Path]:
     files: list[Path] = []
-    seen: set[str] = set()
+    seen = {os.path.realpath(leave_out)}
     for folder, subfolders, names in os.walk(base, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen or Path(folder) == leave_out:
+        if real in seen:
             subfolders.clear()
             continue
         seen.add(real)

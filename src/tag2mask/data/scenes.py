@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ Random: TypeAlias = np.random.Generator
 Shape: TypeAlias = tuple[int, int]
 
 TRAIN_SHARE = 2 / 3
+
+Style: TypeAlias = Literal["plain", "tiny", "pairs"]
+"""What the scenes show: ``plain``, objects one by one and large; ``tiny``, the same of a twentieth of the area;
+``pairs``, every class with one other and never without it, so that no tags tell the two apart."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,18 @@ class Scene:
         return tuple(int(label) for label in np.unique(self.mask) if label)
 
 
-def write_scenes(folder: Path, *, count: int = 300, seed: int = 0, size: int = 320) -> None:
+def write_scenes(folder: Path, *, count: int = 300, seed: int = 0, size: int = 320, style: Style = "plain") -> None:
     """Write a data set of generated scenes: photos, tags and exact masks.
 
     The folder then holds ``photos/*.jpg``, ``tags.csv``, ``classes.txt``, ``masks/*.png``, ``train.txt`` (the
-    first two thirds of the scenes) and ``val.txt``. Scene i depends on ``seed``, ``size`` and i alone.
+    first two thirds of the scenes) and ``val.txt``. Scene i depends on ``seed``, ``size``, ``style`` and i alone.
 
     Args:
         folder: where to write; made if missing.
         count: how many scenes.
         seed: another seed, other scenes.
         size: the longer side of the photos in pixels; the shorter one varies.
+        style: what they show, see `Style`.
 
     Example:
         >>> import tempfile
@@ -67,7 +72,7 @@ def write_scenes(folder: Path, *, count: int = 300, seed: int = 0, size: int = 3
     names = [f"scene-{index:04d}" for index in range(count)]
     labels = []
     for index, name in enumerate(names):
-        scene = make_scene(index, seed=seed, size=size)
+        scene = make_scene(index, seed=seed, size=size, style=style)
         Image.fromarray(scene.photo).save(folder / "photos" / f"{name}.jpg", quality=92)
         write_mask(folder / "masks" / f"{name}.png", scene.mask)
         labels.append(scene.labels)
@@ -78,11 +83,11 @@ def write_scenes(folder: Path, *, count: int = 300, seed: int = 0, size: int = 3
     _write_lines(folder / "val.txt", names[train:])
 
 
-def make_scene(index: int, *, seed: int = 0, size: int = 320) -> Scene:
+def make_scene(index: int, *, seed: int = 0, size: int = 320, style: Style = "plain") -> Scene:
     """Return scene ``index`` of the endless series that ``seed`` names.
 
     Its first object is of class ``index % 6``, so that every class gets its share of a data set; three
-    scenes in ten show a second or a third class.
+    scenes in ten show a second or a third class, those of the style ``pairs`` always the same second one.
 
     Example:
         >>> scene = make_scene(3, size=96)
@@ -94,7 +99,8 @@ def make_scene(index: int, *, seed: int = 0, size: int = 320) -> Scene:
     light = _light(rng)
     photo = _background(shape, rng)
     mask = np.zeros(shape, np.uint8)
-    for spot in _arrange(_cast(index, rng), shape, rng):
+    cast = _pair(index) if style == "pairs" else _cast(index, rng)
+    for spot in _arrange(cast, shape, rng, 0.05 if style == "tiny" else 1.0):
         _paint(photo, mask, spot, light, rng)
     return Scene(_develop(photo, rng), mask)
 
@@ -141,12 +147,25 @@ def _cast(index: int, rng: Random) -> list[int]:
     return [kind + 1 for kind in cast]
 
 
-def _arrange(cast: Sequence[int], shape: Shape, rng: Random) -> list[_Spot]:
-    """Return places that overlap a little at most, smaller ones on top; objects shrink until they fit."""
+def _pair(index: int) -> list[int]:
+    """Return the labels of a class and of the one that it never is without."""
+    first = index % len(CLASSES)
+    return [first + 1, (first ^ 1) + 1]
+
+
+def _arrange(cast: Sequence[int], shape: Shape, rng: Random, area: float) -> list[_Spot]:
+    """Return places that overlap a little at most, smaller ones on top; objects shrink until they fit.
+
+    Args:
+        cast: the label of every object.
+        shape: of the photo.
+        rng: where chance comes from.
+        area: of the objects, as a share of what is usual.
+    """
     crowd = len(cast)
     cover = rng.uniform(0.18, 0.45) if crowd == 1 else rng.uniform(0.36, 0.52)
     portions = rng.dirichlet([12.0] * crowd) * cover
-    shrink = 1.0
+    shrink = area
     while True:
         for _ in range(20):
             spots = [_spot(label, portion * shrink, shape, rng) for label, portion in zip(cast, portions, strict=True)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +22,10 @@ TABLE_NAMES = ("labels.csv", "tags.csv", "labels.json", "tags.json")
 BACKGROUND = "background"
 """The tag of a photo that shows none of the classes."""
 
+LONGEST_NAME = 200
+"""Characters of a class's name."""
+
+_JOINERS = dict.fromkeys((0x200C, 0x200D))
 _COLUMNS = ("image", "labels")
 
 
@@ -91,8 +96,7 @@ def read_json(path: str | Path) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         record = dict(pairs)
         if len(record) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in record if keys.count(key) > 1)
+            twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
             raise DataError(f"{path}: {twice!r} occurs twice; merge the two")
         return record
 
@@ -112,7 +116,7 @@ def find_table(folder: Path, labels: str | Path | None) -> Path | None:
     if labels is None:
         return next((folder / name for name in TABLE_NAMES if (folder / name).is_file()), None)
     for path in (Path(labels), folder / labels):
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     raise DataError(f"{labels}: no such tag table, here or in {folder}; check the file's name")
 
@@ -125,7 +129,7 @@ def find_list(split: str | Path, folders: Iterable[Path]) -> Path:
     """
     folders = list(folders)
     for path in (*(folder / f"{split}.txt" for folder in folders), Path(split)):
-        if path.is_file():
+        if os.path.isfile(path):  # unlike Path.is_file, it takes names that no file can have
             return path
     known = sorted(
         {path.stem for folder in folders for path in folder.glob("*.txt")} - {"classes"},
@@ -155,6 +159,8 @@ def match_photos(entries: Iterable[str], photos: Mapping[str, Path], source: Pat
     taken: dict[str, str] = {}
     for entry in entries:
         names = full.get(key := _key(entry)) or short.get(key) or []
+        if len(names) > 1:  # of names that differ in how accents are composed, the one as written
+            names = [name for name in names if entry in (name, name + photos[name].suffix)] or names
         if not names:
             unknown.append(entry)
         elif len(names) > 1:
@@ -227,13 +233,16 @@ def check_known(tags: Iterable[str], classes: Mapping[str, int], source: str | P
 
 
 def check_class_name(name: str, source: str | Path) -> None:
-    """Check that a class name can be printed on one line.
+    """Check that a class name can be printed on one line; what joins or parts letters and emoji may be in it.
 
     Raises:
-        DataError: it is empty or has unprintable characters.
+        DataError: it is empty, too long or has unprintable characters.
     """
-    if not name or not name.isprintable():
-        raise DataError(f"{source}: {name!r} cannot be the name of a class; use printable characters")
+    if not name.translate(_JOINERS) or len(name) > LONGEST_NAME or not name.translate(_JOINERS).isprintable():
+        raise DataError(
+            f"{source}: {name[:LONGEST_NAME]!r} cannot be the name of a class; use printable characters,"
+            f" {LONGEST_NAME} at most"
+        )
 
 
 def _csv_rows(path: Path) -> list[tuple[str, list[str]]]:

@@ -82,6 +82,13 @@ def existing_root(path: str | Path) -> Path:
     return root
 
 
+class _Plain(ElementTree.TreeBuilder):
+    """Refuses a DOCTYPE: its entities can make gigabytes of a few lines."""
+
+    def doctype(self, *_: str | None) -> None:
+        raise ValueError("it has a DOCTYPE")
+
+
 def _labels(
     root: Path, labels: str | Path | None, photos: Mapping[str, Path]
 ) -> tuple[str, Callable[[str], tuple[str, ...]]]:
@@ -100,7 +107,8 @@ def _xml_tags(file: Path) -> tuple[str, ...]:
     if not file.is_file():
         return ()
     try:
-        names = [node.text or "" for node in ElementTree.parse(file).iterfind("object/name")]
+        tree = ElementTree.parse(file, ElementTree.XMLParser(target=_Plain()))
+        names = [node.text or "" for node in tree.iterfind("object/name")]
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise DataError(f"{file}: not valid XML ({error}); replace the file") from None
     tables.check_known(names, _INDICES, file, "VOC's classes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -185,6 +185,21 @@ def pyramid_layers(name: str) -> list[str]:
     return [fine[-1], *(["C41"] if aliased else []), stages[-1]["module"]]
 
 
+def check_network(name: str, tensors: Mapping[str, Tensor], file: str | Path) -> None:
+    """Check that a file has weights enough for the network that it names, before memory is taken for that.
+
+    Raises:
+        WeightsError: it has not, or there is no such network.
+    """
+    if not isinstance(name, str) or not timm.is_model(name):
+        raise WeightsError(f"{file} is of a network that timm does not have: {name!r}")
+    with torch.device("meta"):
+        network = _headless(name, 32, pretrained=False)
+    needed = sum(parameter.numel() for parameter in network.parameters())
+    if needed > 2 * sum(tensor.numel() for tensor in tensors.values()):  # what follows the last stage may be left out
+        raise WeightsError(f"{file} holds the weights of another network than {name}")
+
+
 def _create(name: str, output_stride: int, weights: str) -> tuple[Any, str, list[float], list[float]]:
     if not timm.is_model(name):
         raise WeightsError(f"timm has no network '{name}'{nearest(name, timm.list_models())}")
@@ -205,6 +220,8 @@ def _create(name: str, output_stride: int, weights: str) -> tuple[Any, str, list
 
 
 def _headless(name: str, output_stride: int, pretrained: bool) -> Any:
+    if output_stride not in (8, 16, 32):
+        raise WeightsError(f"no output stride of {output_stride}; use 32, 16 or 8")
     options: dict[str, Any] = {"num_classes": 0}
     if name.startswith(("vit_", "deit", "eva")):
         options |= {"dynamic_img_size": True, "dynamic_img_pad": True}

@@ -14,7 +14,7 @@ from tag2mask.data import Sample
 from tag2mask.data.loading import photo_batches
 from tag2mask.distributed import copy_main, gather, is_main, share
 from tag2mask.errors import DataError
-from tag2mask.networks.backbones import LAST, Backbone, half_precision
+from tag2mask.networks.backbones import LAST, Backbone, check_network, half_precision
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
 
@@ -90,6 +90,7 @@ class Classifier(nn.Module):
         """
         tensors, about = load_tensors(file, "a classifier")
         with refusing(file):
+            check_network(about["backbone"], tensors, file)
             stride = output_stride or about["output_stride"]
             backbone = Backbone(about["backbone"], layers or about["layers"], output_stride=stride, weights="random")
             classifier = cls(backbone, about["classes"])

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tag2mask.networks.backbones import LAST, Backbone, pyramid_layers
+from tag2mask.errors import WeightsError
+from tag2mask.networks.backbones import LAST, Backbone, check_network, pyramid_layers
 from tag2mask.networks.speed import fold, is_same
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
 
@@ -63,11 +64,16 @@ class Segmenter(nn.Module):
         """Return a copy for inference, with batch normalisations multiplied into the convolutions before them.
 
         Which those are is read from the order of the modules. Where that gives other logits, returns itself.
+
+        Raises:
+            WeightsError: the logits are no numbers.
         """
         image = torch.linspace(0, 255, 3 * 64 * 64).view(1, 3, 64, 64).to(self.backbone.mean.device)
         faster = deepcopy(self).eval()
         with torch.inference_mode():
             wanted = faster(image)
+            if not wanted.isfinite().all():
+                raise WeightsError("the segmenter gives scores that are no numbers: its weights are damaged")
             fold(faster)
             return faster if is_same(faster(image), wanted) else self
 
@@ -90,6 +96,7 @@ class Segmenter(nn.Module):
         """
         tensors, about = load_tensors(file, "a segmenter")
         with refusing(file):
+            check_network(about["backbone"], tensors, file)
             segmenter = cls(**about, weights="random")
             load_weights(segmenter, tensors, str(file))
         return segmenter.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tag2mask.data.files import write_bytes
+from tag2mask.data.tables import check_class_name, class_indices
 from tag2mask.errors import WeightsError
 
 
@@ -29,6 +31,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
+        if zipfile.is_zipfile(file) and sum(part.file_size for part in _parts(file)) > file.stat().st_size:
+            raise ValueError("its parts are larger than the file")
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a corrupt file can make the readers raise anything
         raise WeightsError(f"{file} is corrupt or not a file of plain tensors ({_reason(error)})") from None
@@ -61,6 +65,18 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], file: str) -> No
         shapes = f"{tuple(state[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}"
         raise WeightsError(f"{file} holds the weights of another network: '{wrong[0]}' is {shapes}")
     model.load_state_dict({name: state.get(name, own[name]) for name in own})
+    check_finite(model.state_dict(), file)
+
+
+def check_finite(tensors: Mapping[str, Tensor], file: str | Path) -> None:
+    """Check that all values are numbers.
+
+    Raises:
+        WeightsError: one is infinite or NaN.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{file} is damaged: '{name}' has values that are no numbers; fetch or make it again")
 
 
 def save_tensors(file: str | Path, tensors: Mapping[str, Tensor], kind: str, about: Mapping[str, Any]) -> None:
@@ -99,7 +115,10 @@ def read_about(file: str | Path, kind: str) -> dict[str, Any]:
         metadata = json.loads((opened.metadata() or {}).get("tag2mask", "{}"))
         if metadata.get("kind") != kind:
             raise WeightsError(f"{file} does not hold {kind} of tag2mask")
-        return dict(metadata["about"])
+        about = dict(metadata["about"])
+        for name in class_indices(about["classes"], file):
+            check_class_name(name, file)
+        return about
 
 
 @contextmanager
@@ -146,6 +165,11 @@ def load_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimiz
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names start with ``prefix``, without it."""
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _parts(file: Path) -> list[zipfile.ZipInfo]:
+    with zipfile.ZipFile(file) as opened:
+        return opened.infolist()
 
 
 def _reason(error: Exception) -> str:

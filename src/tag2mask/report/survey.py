@@ -173,6 +173,7 @@ def regions(mask: Mask) -> list[list[int | float]]:
 
 def _middle(region: npt.NDArray[np.bool_]) -> list[int]:
     step = -(-max(region.shape) // 60)
-    depth = distance_transform_edt(np.pad(region[step // 2 :: step, step // 2 :: step], 1))[1:-1, 1:-1]
+    top, left = (min(step // 2, (side - 1) // 2) for side in region.shape)
+    depth = distance_transform_edt(np.pad(region[top::step, left::step], 1))[1:-1, 1:-1]
     row, column = np.unravel_index(depth.argmax(), depth.shape)
     return [round(100 * (column + 0.5) / depth.shape[1]), round(100 * (row + 0.5) / depth.shape[0])]
