@@ -78,11 +78,13 @@ class PatternsConfig(_Part):
     """METHOD 3 and 4, the class patterns.
 
     Attributes:
-        layers: module names or aliases (C41, C42, C43, last); the first makes the proxy masks.
+        layers: module names or aliases (C41, C42, C43, last); the scores of several are averaged.
         size: side of the square input in pixels.
         output_stride: of the feature map.
         images_per_class: at most this many randomly chosen photos a semantic subset.
         components: how much of the spectrum to keep.
+        contrast: share of the covariance of the photos without the class that is taken from that of the photos
+            with it (paper: 0): what varies in all photos alike, as backgrounds do, then does not lead.
     """
 
     layers: Annotated[list[str], Field(min_length=1)] = ["C41"]
@@ -90,6 +92,7 @@ class PatternsConfig(_Part):
     output_stride: Stride = 16
     images_per_class: Positive = 800
     components: Positive = 50
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class ProxyConfig(_Part):
@@ -99,6 +102,10 @@ class ProxyConfig(_Part):
         method: what scores the classes: ``patterns`` (paper) and ``ddt`` in standard deviations, ``cam`` and
             ``gradcam`` in shares of the class's maximum in the photo.
         threshold: a class is present where its score exceeds this many standard deviations (paper: 0).
+        peak_share: and this share of its own peak in the photo (paper: 0): the tag says that the class is there, so
+            its peak is on it, however strong it is in this photo.
+        cam_weight: standard deviations that a class's CAM, 0..1 in each photo, adds to its score (paper: 0): CAM
+            knows which class, the pattern how far.
         cam_thresholds: of ``cam`` and ``gradcam``: background where no class exceeds the first share, a class
             where it exceeds the second, 255 between them.
         conflict: where several classes are present: ``ignore`` writes 255 (paper), ``strongest`` takes the
@@ -109,6 +116,8 @@ class ProxyConfig(_Part):
 
     method: Literal["patterns", "cam", "gradcam", "ddt"] = "patterns"
     threshold: float = 0.0
+    peak_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    cam_weight: Rate = 0.0
     cam_thresholds: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.2, 0.2)
     conflict: Literal["ignore", "strongest"] = "ignore"
     crf: Literal["none", "single", "all"] = "single"

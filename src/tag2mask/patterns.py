@@ -91,6 +91,14 @@ class Moments:
         self.count = count
         return self
 
+    def without(self, part: Moments) -> Moments:
+        """Return the moments of the positions that are not among those of ``part``; no evidence is left."""
+        count = self.count - part.count
+        mean = (self.mean * self.count - part.mean * part.count) / max(count, 1)
+        delta = mean - part.mean
+        scatter = (self.scatter - part.scatter).addr_(delta, delta, alpha=-part.count * count / self.count)
+        return Moments(count, mean, scatter, torch.zeros_like(self.cross), torch.zeros_like(self.energy))
+
     def per_class(self, classes: int) -> Iterator[Moments]:
         """Yield one for each of the classes whose evidence was given one after the other; they share the scatter."""
         for cross, energy in zip(self.cross.chunk(classes), self.energy.chunk(classes), strict=True):
@@ -131,7 +139,8 @@ class Pattern:
     Attributes:
         mean: float32 D, the subset's mean descriptor.
         direction: float32 D, unit length, pointing to the class.
-        spectrum: float32, leading eigenvalues of the covariance, largest first.
+        spectrum: float32, variances of the subset along the leading eigenvectors; without contrast these are the
+            leading eigenvalues of the covariance.
         variance: the covariance's trace.
         evidence: float32 E, correlations (see `EVIDENCE`) after orientation; the first known one is >= 0.
     """
@@ -143,8 +152,11 @@ class Pattern:
     evidence: Tensor
 
 
-def leading_pattern(moments: Moments, components: int) -> Pattern:
+def leading_pattern(moments: Moments, components: int, rest: Moments | None = None, contrast: float = 0.0) -> Pattern:
     r"""Return the oriented leading eigenvector of the covariance (Eq. 2).
+
+    With contrast (ours) it is that of $\Sigma_c - \gamma \Sigma_{\bar c}$: what varies as much where the class is
+    not, as much of the background does, loses against what varies with the class alone.
 
     The sign is that for which the scores correlate with the class activation; where that is unknown or
     exactly zero, with the centre prior.
@@ -154,9 +166,16 @@ def leading_pattern(moments: Moments, components: int) -> Pattern:
     Args:
         moments: of the semantic subset.
         components: how many eigenvalues to keep.
+        rest: of photos without the class, for the contrast.
+        contrast: gamma.
     """
     covariance = (moments.scatter.double() / moments.count).cpu().numpy()
-    values, vectors = leading_eigenpairs(covariance, components)
+    if rest is None or not rest.count:
+        values, vectors = leading_eigenpairs(covariance, components)
+    else:
+        others = (rest.scatter.double() / rest.count).cpu().numpy()
+        _, vectors = leading_eigenpairs(covariance - contrast * others, components)
+        values = (vectors * (covariance @ vectors)).sum(0)
     direction = torch.from_numpy(vectors[:, 0].copy())
     norm = (moments.energy.cpu() * max(values[0], 0.0) * moments.count).sqrt()
     evidence = torch.nan_to_num(moments.cross.cpu() @ direction / norm, nan=0.0, posinf=0.0, neginf=0.0)
@@ -219,10 +238,17 @@ def evidence_maps(activation: Tensor) -> Tensor:
     return maps - maps.mean((2, 3), keepdim=True)
 
 
-def choose_subsets(data: ImageSet, images_per_class: int, seed: int) -> dict[str, list[int]]:
+def choose_subsets(data: ImageSet, images_per_class: int, seed: int, contrast: bool = False) -> dict[str, list[int]]:
     """Draw each class's semantic subset and return, by photo name, the classes that it is drawn for.
 
     A photo with two classes is in two subsets (METHOD 4). The draw depends on the seed and the data alone.
+
+    Args:
+        data: photos with image-level labels.
+        images_per_class: at most this many in a subset.
+        seed: of the draw.
+        contrast: add what tells the photos without a class: 0 to every photo, and -c to one of class c that is not
+            drawn for it.
     """
     drawn: dict[str, list[int]] = defaultdict(list)
     for label in range(1, len(data.classes) + 1):
@@ -231,6 +257,10 @@ def choose_subsets(data: ImageSet, images_per_class: int, seed: int) -> dict[str
             names = random.Random(f"{seed}/{label}").sample(names, images_per_class)
         for name in names:
             drawn[name].append(label)
+    for sample in data.samples if contrast else ():
+        if sample.name in drawn:
+            undrawn = (-label for label in sample.labels if label not in drawn[sample.name])
+            drawn[sample.name] += [0, *undrawn]
     return drawn
 
 
@@ -242,7 +272,8 @@ def collect_moments(
     Args:
         classifier: in evaluation mode; its backbone's ``layers`` are used.
         batches: of photos, as `photo_batches` yields them.
-        subsets: as `choose_subsets` returns them; class index 0 stands for a photo's classes together.
+        subsets: as `choose_subsets` returns them; class indices that are not positive have the activations of a
+            photo's classes together as evidence.
     """
     moments: dict[tuple[str, int], Moments] = {}
     device, backbone = classifier.head.weight.device, folded_backbone(classifier.backbone)
@@ -256,7 +287,7 @@ def collect_moments(
         for row, sample in enumerate(samples):
             alike[tuple(subsets[sample.name])].append(row)
         for labels, rows in alike.items():
-            seen = (activation[rows, label - 1] if label else together[rows] for label in labels)
+            seen = (activation[rows, label - 1] if label > 0 else together[rows] for label in labels)
             evidence = torch.cat([evidence_maps(maps) for maps in seen], 1)
             for layer in classifier.backbone.layers:
                 maps = features[layer][rows].float()
@@ -308,7 +339,8 @@ def merge_processes(
 
 _FITTED = ("means", "directions", "spectra", "variances", "evidence")
 _PARAMETERS = (
-    "backbone", "layer", "weights", "size", "output_stride", "images_per_class", "components", "seed", "workers",
+    "backbone", "layer", "weights", "size", "output_stride", "images_per_class", "components", "contrast", "seed",
+    "workers",
 )  # fmt: skip
 
 
@@ -345,12 +377,13 @@ class ClassPatterns:
         output_stride: int = 16,
         images_per_class: int = 800,
         components: int = 50,
+        contrast: float = 0.0,
         seed: int = 0,
         workers: int = 1,
     ) -> None:
         self.backbone, self.layer, self.weights = backbone, layer, weights
         self.size, self.output_stride = size, output_stride
-        self.images_per_class, self.components = images_per_class, components
+        self.images_per_class, self.components, self.contrast = images_per_class, components, contrast
         self.seed, self.workers = seed, workers
 
     def fit(self, data: ImageSet, classifier: Classifier | None = None) -> ClassPatterns:
@@ -467,23 +500,34 @@ def discover(classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPat
     Args:
         classifier: gives features and class activations; in evaluation mode.
         data: photos with image-level labels.
-        patterns: one a layer, set in place; the first one's size, subsets and seed hold for all.
+        patterns: one a layer, set in place; the first one's size, subsets, contrast and seed hold for all.
         strict: raise for an unreadable photo instead of skipping it.
 
     Raises:
         DataError: a class has no photo.
     """
-    labels = range(1, len(data.classes) + 1)
-    subsets = choose_subsets(data, patterns[0].images_per_class, patterns[0].seed)
+    labels, contrast = range(1, len(data.classes) + 1), patterns[0].contrast
+    subsets = choose_subsets(data, patterns[0].images_per_class, patterns[0].seed, contrast > 0)
     moments = moments_of(classifier, data, subsets, patterns[0], strict)
     for fitted in patterns:
         layer = resolve_layer(fitted.layer, classifier.backbone.name, classifier.backbone.model)
         for label, name in enumerate(data.classes, 1):
             if (layer, label) not in moments:
                 raise DataError(f"no readable photo carries the tag '{name}'; remove the class or add photos")
-        mine = [(label, leading_pattern(moments[layer, label], fitted.components)) for label in share(labels)]
+        mine = [
+            (label, leading_pattern(moments[layer, label], fitted.components, _rest(moments, layer, label), contrast))
+            for label in share(labels)
+        ]
         by_label = dict(of_main([pair for theirs in gather(mine) for pair in theirs]))
         fitted.keep(classifier, data.classes, [by_label[label] for label in labels])
+
+
+def _rest(moments: dict[tuple[str, int], Moments], layer: str, label: int) -> Moments | None:
+    """Return the moments of the photos without a class, None where they were not collected."""
+    if (layer, 0) not in moments:
+        return None
+    rest = moments[layer, 0].without(moments[layer, label])
+    return rest.without(moments[layer, -label]) if (layer, -label) in moments else rest
 
 
 def moments_of(

@@ -23,6 +23,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from tag2mask.baselines import cam_scores, ddt_scores, discover_ddt, grad_cam_scores, largest_component
 from tag2mask.config import Recipe, parse_recipe, read_yaml
@@ -52,7 +53,7 @@ from tag2mask.networks.deeplab import Segmenter
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.progress import duration, track
-from tag2mask.proxy import assign, resize_scores, score_probabilities
+from tag2mask.proxy import assign, beyond_peak_share, resize_scores, score_probabilities
 from tag2mask.scoring import Metrics, Scores, rounded, score_set
 from tag2mask.threads import map_ahead
 from tag2mask.training import train_classifier, train_segmenter
@@ -174,10 +175,15 @@ def find_patterns(run: Run) -> None:
     patterns = fit_patterns(run, layers)
     if not is_main():
         return
-    for fitted, name in zip(patterns[1:], layers[1:], strict=True):
-        fitted.save(run.out / f"patterns-{name}.safetensors")
-    patterns[0].save(run.out / "patterns.safetensors")
+    for fitted, file in reversed([*zip(patterns, _patterns_files(run), strict=True)]):
+        fitted.save(file)
     run.record("patterns", patterns[0].about())
+
+
+def _patterns_files(run: Run) -> list[Path]:
+    """Return the files of the patterns of the recipe's layers; the first is written last and ends the stage."""
+    others = run.recipe.patterns.layers[1:]
+    return [run.out / "patterns.safetensors", *(run.out / f"patterns-{name}.safetensors" for name in others)]
 
 
 def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
@@ -189,7 +195,7 @@ def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
         ClassPatterns(
             run.recipe.backbone.name, layer, weights=run.recipe.backbone.weights, size=how.size,
             output_stride=how.output_stride, images_per_class=how.images_per_class, components=how.components,
-            seed=run.recipe.seed, workers=run.recipe.workers,
+            contrast=how.contrast, seed=run.recipe.seed, workers=run.recipe.workers,
         )
         for layer in layers
     ]  # fmt: skip
@@ -228,10 +234,10 @@ def scorer(run: Run) -> Callable[[Tensor, Sequence[Sequence[int]]], Tensor]:
 
     It takes images, N x 3 x H x W, and each one's labels, and returns float N x C x h x w.
     """
-    how, method = run.recipe.patterns, run.recipe.proxy.method
+    how, method, weight = run.recipe.patterns, run.recipe.proxy.method, run.recipe.proxy.cam_weight
     if method in ("patterns", "ddt"):
-        patterns = ClassPatterns.load(run.out / "patterns.safetensors")
-        classifier, file = patterns.classifier_, "patterns.safetensors"
+        patterns = [ClassPatterns.load(file) for file in _patterns_files(run)]
+        classifier, file = patterns[0].classifier_, "patterns.safetensors"
     else:
         file = "classifier.safetensors"
         classifier = Classifier.load(run.out / file, how.layers[:1], how.output_stride)
@@ -246,7 +252,10 @@ def scorer(run: Run) -> Callable[[Tensor, Sequence[Sequence[int]]], Tensor]:
             features = backbone(images)
             if method == "cam":
                 return cam_scores(classifier, features)
-            return ddt_scores(patterns, features) if method == "ddt" else patterns.score_features(features)
+            if method == "ddt":
+                return ddt_scores(patterns[0], features)
+            maps = [fitted.score_features(features) / len(patterns) for fitted in patterns]
+            return _sum([*maps, weight * cam_scores(classifier, features)] if weight else maps)
 
     return score
 
@@ -265,8 +274,9 @@ def estimate_mask(
     how, crf = recipe.proxy, recipe.crf
     if not labels:
         return np.zeros(photo.shape[:2], np.uint8)
-    present = resize_scores(scores[[label - 1 for label in labels]], *photo.shape[:2])
     is_cam = how.method in ("cam", "gradcam")
+    tagged = scores[[label - 1 for label in labels]]
+    present = resize_scores(tagged if is_cam else beyond_peak_share(tagged, how.peak_share), *photo.shape[:2])
     background, threshold = how.cam_thresholds if is_cam else (how.threshold, how.threshold)
     mask = assign(present, labels, threshold=threshold, conflict=how.conflict, background=background)
     if how.crf == "none" or (how.crf == "single" and len(labels) > 1):
@@ -723,6 +733,13 @@ def _differences(mine: Any, theirs: Any, key: str = "") -> Iterator[tuple[str, A
             yield from _differences(mine.get(name), theirs.get(name), f"{key}.{name}".strip("."))
     elif mine != theirs:
         yield key, mine, theirs
+
+
+def _sum(maps: Sequence[Tensor]) -> Tensor:
+    """Return the sum of maps, N x C x h x w each; those of another size are brought to the first's."""
+    first, *others = maps
+    resized = (functional.interpolate(m, first.shape[2:], mode="bilinear", align_corners=False) for m in others)
+    return sum(resized, start=first)
 
 
 def square(photo: NDArray[np.uint8], size: int) -> Tensor:

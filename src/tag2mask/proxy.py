@@ -11,6 +11,9 @@ from torch.nn import functional
 
 IGNORE = 255
 
+PEAK = 0.98
+"""Share of a photo's positions whose scores are below what is called the peak."""
+
 
 def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """Bring scores to another size, bilinear.
@@ -26,6 +29,23 @@ def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArr
     tensor = torch.from_numpy(np.ascontiguousarray(scores, dtype=np.float32))[None]
     resized = functional.interpolate(tensor, (height, width), mode="bilinear", align_corners=False)
     return np.asarray(resized[0].numpy())
+
+
+def beyond_peak_share(scores: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    r"""Return by how much each class's scores exceed a share of its peak in the photo, $q_c(u) - s \hat q_c$.
+
+    Args:
+        scores: float32 L x h x w.
+        share: s, 0..1; 0 changes nothing.
+
+    Returns:
+        float32 L x h x w.
+
+    >>> beyond_peak_share(np.full((1, 2, 2), 4, np.float32), 0.25).ravel().tolist()
+    [3.0, 3.0, 3.0, 3.0]
+    """
+    peaks = np.quantile(scores, PEAK, axis=(1, 2), keepdims=True)
+    return np.asarray(scores - share * peaks, np.float32)
 
 
 def assign(
