@@ -1,0 +1,96 @@
+"""The forward passes of a prediction on one CPU thread: the network as it is, folded, channels last, in bfloat16.
+
+    taskset -c 0 python benchmarks/forward.py --photos VOC2012/JPEGImages --json forward.json
+    taskset -c 0 python benchmarks/forward.py --photos VOC2012/JPEGImages --runs runs/voc
+
+Each row is a network: of each recipe, untrained, or the segmenter of a run. Seconds are the processor's, of a photo at
+the recipe's three scales, the smallest of the repeats of each photo, all ways in turn. `same` is the share of pixels
+whose most likely class, without CRF, is that of the network as it is; for untrained networks it says little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from copy import deepcopy
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tag2mask.config import load_recipe
+from tag2mask.data import photos_in, read_photo
+from tag2mask.inference import forward, most_likely
+from tag2mask.networks.deeplab import Segmenter
+from tag2mask.pipeline import load_segmenter
+
+RECIPES = ("luo2020-efficientnet-lite0", "luo2020-voc-resnet101", "luo2020-voc-vgg16")
+WAYS = ("as it is", "folded", "folded, channels last", "folded, bfloat16")
+
+
+def untrained(name):
+    """Return a recipe's segmenter for 20 classes, and its scales."""
+    recipe, how = load_recipe(name), load_recipe(name).segmenter
+    backbone = how.backbone or recipe.backbone
+    torch.manual_seed(0)
+    classes = [f"class {number}" for number in range(1, 21)]
+    network = Segmenter(backbone.name, classes, head=how.head, output_stride=how.output_stride, weights="random")
+    return network.eval(), recipe.inference.scales
+
+
+def measure(name, segmenter, scales, photos, repeats):
+    """Yield a row for each way."""
+    folded = segmenter.folded()
+    networks = dict(zip(WAYS, (segmenter, folded, deepcopy(folded), folded), strict=True))
+    networks[WAYS[2]].to(memory_format=torch.channels_last)
+    seconds, masks = {way: [] for way in WAYS}, {way: [] for way in WAYS}
+    for photo in photos:
+        best = dict.fromkeys(WAYS, float("inf"))
+        for _ in range(repeats):
+            for way, network in networks.items():
+                start = time.process_time()
+                with torch.autocast("cpu", torch.bfloat16, enabled=way.endswith("bfloat16")):
+                    [logits] = forward(network, [photo], scales)
+                best[way] = min(best[way], time.process_time() - start)
+                if len(masks[way]) == len(seconds[way]):
+                    masks[way].append(most_likely(logits, photo.shape[:2], None))
+        for way in WAYS:
+            seconds[way].append(best[way])
+    for way in WAYS:
+        same = np.mean([(mine == plain).mean() for mine, plain in zip(masks[way], masks[WAYS[0]], strict=True)])
+        row = {"network": name, "way": way, "seconds": round(float(np.mean(seconds[way])), 3)}
+        row["ratio"] = round(float(np.mean(seconds[WAYS[0]]) / np.mean(seconds[way])), 2)
+        yield row | {"same": round(float(same), 5)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--recipes", nargs="*", default=RECIPES)
+    parser.add_argument("--runs", nargs="*", default=[], help="run folders, instead of the recipes")
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    photos = [read_photo(sample.image) for sample in islice(photos_in(args.photos), args.count)]
+    rows = []
+    for name in args.runs or args.recipes:
+        if args.runs:
+            trained = load_segmenter(name)
+            segmenter, scales = trained.segmenter, trained.recipe.inference.scales
+        else:
+            segmenter, scales = untrained(name)
+        for row in measure(name, segmenter, scales, photos, args.repeats):
+            if not rows:
+                print("| " + " | ".join(row) + " |\n" + "|---" * len(row) + "|")
+            rows.append(row)
+            print("| " + " | ".join(map(str, row.values())) + " |", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
