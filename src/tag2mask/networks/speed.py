@@ -37,7 +37,7 @@ class DilatedDepthwise(nn.Conv2d):
         return output
 
 
-class SamePadding(Conv2dSame):
+class SamePadding(Conv2dSame):  # type: ignore[misc]
     """TensorFlow's padding without a padded copy: on a CPU a side that lacks one gets a zero in the kernel instead."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -147,9 +147,9 @@ def fold(model: nn.Module) -> None:
         for (name, conv), (after, norm) in list(_pairs(parent)):
             setattr(parent, name, fuse_conv_bn_eval(conv, norm))
             setattr(parent, after, getattr(norm, "act", nn.Identity()))  # timm's has the activation inside
-    for conv in model.modules():
-        if type(conv) is Conv2dSame and conv.dilation == (1, 1):
-            conv.__class__ = SamePadding
+    for module in model.modules():
+        if type(module) is Conv2dSame and module.dilation == (1, 1):
+            module.__class__ = SamePadding
 
 
 def is_same(found: Tensor, wanted: Tensor) -> bool:
@@ -164,14 +164,16 @@ def _agree(faster: Features, backbone: Backbone) -> bool:
     return all(is_same(found[layer], maps) for layer, maps in wanted.items())
 
 
-def _pairs(parent: nn.Module) -> Iterator[tuple[tuple[str, nn.Conv2d], tuple[str, nn.BatchNorm2d]]]:
+def _pairs(parent: nn.Module) -> Iterator[tuple[tuple[str, nn.Conv2d], tuple[str, Any]]]:
     """Yield the convolutions among a module's children that a batch normalisation follows, and that."""
     for (name, conv), (after, norm) in pairwise(list(parent.named_children())):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.affine:
             yield (name, conv), (after, norm)
 
 
 def _is_dilated_depthwise(conv: nn.Conv2d) -> bool:
+    if isinstance(conv.padding, str) or conv.stride != (1, 1) or conv.dilation == (1, 1):
+        return False
     sides = zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)
-    keeps_size = conv.stride == (1, 1) and all(2 * pad == dilation * (side - 1) for pad, dilation, side in sides)
-    return conv.groups == conv.in_channels == conv.out_channels and conv.dilation != (1, 1) and keeps_size
+    keeps_size = all(2 * padding == dilation * (side - 1) for padding, dilation, side in sides)
+    return keeps_size and conv.groups == conv.in_channels == conv.out_channels
