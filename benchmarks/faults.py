@@ -46,7 +46,7 @@ RECIPE = {
     "classifier": {"size": 64, "epochs": 20},
     "patterns": {"size": 64, "components": 5},
     "segmenter": {"size": 64, "epochs": 3, "batch_size": 16, "learning_rate": 1e-2, "crop": 0.5, "label_stride": 2},
-    "inference": {"scales": [64], "crf": False},
+    "inference": {"scales": [64], "crf": None},
 }
 UNFINISHED = re.compile(r"\..+\.\d+(\.tmp)?")
 """What a file that is being written is called."""

@@ -27,7 +27,7 @@ from tag2mask.pipeline import STAGES, read_metrics
 
 SETTINGS = (
     "classifier.size=96", "classifier.epochs=20", "patterns.size=96", "proxy.crf=none", "segmenter.size=96",
-    "segmenter.epochs=1", "inference.scales=[96]", "inference.crf=false",
+    "segmenter.epochs=1", "inference.scales=[96]", "inference.crf=null",
 )  # fmt: skip
 COLUMNS = ("classes", "photos", "stage", "seconds", "photos_per_second", "peak_mb")
 PAGE = os.sysconf("SC_PAGE_SIZE")
