@@ -238,7 +238,7 @@ def killed(trial, times):
 
 
 def interrupted(trial, times):
-    """Ctrl-C at random moments of runs of their own; the last one while Python still imports."""
+    """Ctrl-C at random moments of runs of their own."""
     stops = 0
     for number in range(10 * times):
         out = trial.folder(f"interrupted-{number}")

@@ -294,12 +294,13 @@ def main() -> None:
             leave()
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            print(f"tag2mask: {error.filename or 'a file'}: the disk is full; free it and go on", file=sys.stderr)
-            sys.exit(2)
-        if first_to_fail():
+        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if not first_to_fail():
+            sys.exit(1)  # an exchange with a process that has said why it failed
+        if not is_full:
             raise
-        sys.exit(1)  # an exchange with a process that has said why it failed
+        print(f"tag2mask: {getattr(error, 'filename', None) or 'a file'}: the disk is full; free it", file=sys.stderr)
+        sys.exit(2)
 
 
 def _finish(opened: Any, until: str) -> None:
