@@ -32,7 +32,7 @@ def test_a_package_that_cannot_be_imported(command, monkeypatch):
 
 
 def test_weights_that_cannot_be_read_and_a_folder_that_cannot_be_written(monkeypatch, tmp_path):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise OSError("no [room] left")
 
     monkeypatch.setattr(doctor, "_default_weights", fail)

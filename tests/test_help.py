@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 
 import pytest
 import typer
@@ -43,17 +41,6 @@ def test_exit_codes_are_told(command):
     assert "130 stopped" in command("--help").out
 
 
-def completed(line):
-    """Return what bash is given for a line whose last word is begun."""
-    words = line.split(" ")
-    environment = {
-        **os.environ, "_TAG2MASK_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(words),
-        "COMP_CWORD": str(len(words) - 1),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "tag2mask.cli"]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout.split()
-
-
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -68,8 +55,14 @@ def completed(line):
         ("tag2mask --log-format j", ["json"]),
     ],
 )
-def test_values_are_completed(line, words):
-    assert completed(line) == words
+def test_values_are_completed(command, monkeypatch, line, words):
+    """What bash asks for when the last word of a line is begun."""
+    monkeypatch.setenv("_TAG2MASK_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line.replace(" ", "\n"))
+    monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+    said = command()
+    assert said.code == 0
+    assert said.out.split() == words
 
 
 def test_names_that_are_completed_are_all_there_are():
@@ -79,9 +72,8 @@ def test_names_that_are_completed_are_all_there_are():
     assert set(names.METHODS) == set(config.METHODS)
 
 
-def test_the_script_for_bash_is_bash(tmp_path):
-    environment = {**os.environ, "_TAG2MASK_COMPLETE": "source_bash"}
-    command = [sys.executable, "-m", "tag2mask.cli"]
-    script = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+def test_the_script_for_bash_is_bash(command, monkeypatch):
+    monkeypatch.setenv("_TAG2MASK_COMPLETE", "source_bash")
+    script = command().out
     assert re.search(r"^complete .*tag2mask$", script, re.MULTILINE)
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)

@@ -1,29 +1,26 @@
-"""What a command says while it works, as a shell sees it: quiet, verbose, JSON lines, and progress in a file."""
+"""What a command says while it works: quiet, verbose, JSON lines, and progress in a file."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
-import sys
 from datetime import datetime
 
 import pytest
 
 from tag2mask import logs, pipeline, progress
 
+pytestmark = pytest.mark.usefixtures("_as_before")
+
 
 @pytest.fixture
-def shell():
-    """Call the command line in a process of its own, standard error in a pipe."""
-
-    def call(*arguments):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tag2mask.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
-
-    return call
+def _as_before():
+    handlers, level = list(logs.LOG.handlers), logs.LOG.level
+    yield
+    logs.set_up()
+    logs.LOG.handlers[:] = handlers
+    logs.LOG.setLevel(level)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture
@@ -44,7 +41,7 @@ def test_text_by_default(go_on):
     assert said.code == 0
     assert "photos of 2 classes" in said.out
     lines = said.err.splitlines()
-    assert any(line.endswith("predict: done in 0 s") for line in lines)
+    assert any("  predict: done in " in line for line in lines)
     assert "\r" not in said.err
     assert "\x1b" not in said.err
     for line in lines:
@@ -73,23 +70,23 @@ def test_json_lines(go_on):
     assert times[0].utcoffset().total_seconds() == 0
 
 
-def test_an_error_in_json(shell, tmp_path):
-    said = shell("--log-format", "json", "predict", tmp_path, tmp_path, "--out", tmp_path / "masks")
-    assert said.returncode == 2
-    (line,) = map(json.loads, said.stderr.splitlines())
+def test_an_error_in_json(command, tmp_path):
+    said = command("--log-format", "json", "predict", tmp_path, tmp_path, "--out", tmp_path / "masks")
+    assert said.code == 2
+    (line,) = map(json.loads, said.err.splitlines())
     assert line["level"] == "error"
     assert "holds no run" in line["message"]
     assert "traceback" not in line
 
 
-def test_verbose_says_where_an_error_arose(shell, tmp_path):
-    said = shell("--verbose", "predict", tmp_path, tmp_path, "--out", tmp_path / "masks")
-    assert said.returncode == 2
-    assert "tag2mask on Python" in said.stderr.splitlines()[0]
-    assert "in resume_run" in said.stderr
-    assert said.stderr.splitlines()[-1].startswith("tag2mask: ")
-    said = shell("--log-format", "json", "-v", "predict", tmp_path, tmp_path, "--out", tmp_path / "masks")
-    assert "in resume_run" in json.loads(said.stderr.splitlines()[-1])["traceback"]
+def test_verbose_says_where_an_error_arose(command, tmp_path):
+    said = command("--verbose", "predict", tmp_path, tmp_path, "--out", tmp_path / "masks")
+    assert said.code == 2
+    assert "tag2mask on Python" in said.err.splitlines()[0]
+    assert "in resume_run" in said.err
+    assert said.err.splitlines()[-1].startswith("tag2mask: ")
+    said = command("--log-format", "json", "-v", "predict", tmp_path, tmp_path, "--out", tmp_path / "masks")
+    assert "in resume_run" in json.loads(said.err.splitlines()[-1])["traceback"]
 
 
 def test_verbose_says_every_parameter(go_on):
@@ -127,16 +124,7 @@ def slow(monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
 
 
-@pytest.fixture
-def _as_before():
-    handlers, level = list(logs.LOG.handlers), logs.LOG.level
-    yield
-    logs.LOG.handlers[:] = handlers
-    logs.LOG.setLevel(level)
-    logging.captureWarnings(False)
-
-
-@pytest.mark.usefixtures("slow", "_as_before")
+@pytest.mark.usefixtures("slow")
 def test_progress_in_a_file(capsys):
     logs.set_up()
     assert list(progress.track("abc", 3, "photos")) == ["a", "b", "c"]
@@ -146,7 +134,7 @@ def test_progress_in_a_file(capsys):
     ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("slow", "_as_before")
+@pytest.mark.usefixtures("slow")
 def test_progress_in_json_and_quiet(capsys):
     logs.set_up(log_format=logs.LogFormat.json)
     list(progress.track("abc", 3, "photos"))
@@ -159,7 +147,7 @@ def test_progress_in_json_and_quiet(capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.usefixtures("slow", "_as_before")
+@pytest.mark.usefixtures("slow")
 def test_progress_in_python_without_any_set_up(capsys, monkeypatch):
     monkeypatch.setattr(logs.LOG, "handlers", [])
     logs.LOG.setLevel(logging.NOTSET)
