@@ -86,13 +86,14 @@ def draw(name: str, folder: Path) -> None:
             OverviewRow("", read_photo(sample.image), read_mask(root / f"masks/{sample.name}.png"), mask)
             for sample, mask in patterns.transform(data.with_samples(data.samples[:SHOWN]))
         ]
-        save_overview(rows, data.classes, folder / f"{name}.png")
-    picture = Image.open(folder / f"{name}.png").convert("RGB").quantize(96)
-    picture.save(folder / f"{name}.png", optimize=True)
+        save_overview(rows, data.classes, root / "rows.png")
+        picture = Image.open(root / "rows.png").convert("RGB")
+        picture.thumbnail((760, 760))
+        picture.save(folder / f"{name}.jpg", quality=75, optimize=True)
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     target.mkdir(exist_ok=True)
-    for case in CASES:
+    for case in sys.argv[2:] or CASES:
         draw(case, target)

@@ -97,6 +97,7 @@ def test_verbose_says_every_parameter(go_on):
 
 def test_a_fault_in_json_has_its_traceback(monkeypatch, go_on):
     def fail(*arguments):
+        """Fail."""
         raise ZeroDivisionError("never seen")
 
     monkeypatch.setitem(pipeline.STAGES, "evaluate", fail)
@@ -114,7 +115,8 @@ def test_contradicting_or_unknown_options(command):
     assert said.err.splitlines() == ["tag2mask: --quiet and --verbose: choose one"]
     said = command("--log-format", "xml", "recipes")
     assert said.code == 2
-    assert "'text', 'json'" in said.err
+    assert "xml" in said.err
+    assert "json" in said.err
 
 
 @pytest.fixture
