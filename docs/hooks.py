@@ -19,6 +19,8 @@ def on_page_content(html: str, **_: Any) -> str:
     """Draw equations without a script from elsewhere."""
 
     def drawn(found: re.Match[str]) -> str:
-        return convert(unescape(found[2]), display="block" if found[1] == "div" else "inline")
+        if found[1] == "span":
+            return convert(unescape(found[2]))
+        return f'<div style="margin: 1em 0; overflow-x: auto">{convert(unescape(found[2]), display="block")}</div>'
 
     return EQUATION.sub(drawn, html)

@@ -60,7 +60,7 @@ CASES: dict[str, tuple[Callable[[int], scenes.Scene], dict[int, str]]] = {
     "apart": (apart, {LADYBIRD: "ladybird", STRAWBERRY: "strawberry"}),
     "together": (together, {LADYBIRD: "ladybird", STRAWBERRY: "strawberry"}),
     "tiny": (tiny, {LADYBIRD: "ladybird", BALL: "ball"}),
-    "texture": (texture, {BALL: "ball", STRAWBERRY: "brick wall"}),
+    "texture": (texture, {BALL: "ball", STRAWBERRY: "wall"}),
 }
 
 
