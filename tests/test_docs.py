@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,6 +15,7 @@ import tag2mask
 from tag2mask.config import load_recipe
 
 ROOT = Path(__file__).parents[1]
+EXAMPLES = [ROOT / "README.md", ROOT / "docs/python.md"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 
@@ -61,6 +64,44 @@ def test_a_name_that_does_not_exist_is_found_out():
     for name in ("tag2mask.paterns", "tag2mask.patterns.scores", "tag2mask.load_all"):
         with pytest.raises(AttributeError):
             find(name)
+
+
+@pytest.fixture(scope="module")
+def folder_of_examples(shapes_folder, tmp_path_factory):
+    """What the examples name: photos/, tags.csv, photo.jpg."""
+    folder = tmp_path_factory.mktemp("examples")
+    shutil.copytree(shapes_folder / "photos", folder / "photos")
+    shutil.copytree(shapes_folder / "masks", folder / "photos/masks")
+    shutil.copy(shapes_folder / "tags.csv", folder)
+    shutil.copy(shapes_folder / "photos/p00.jpg", folder / "photo.jpg")
+    return folder
+
+
+def examples(page):
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.name)
+def test_the_examples_in_python_run(page, folder_of_examples, recipe_file, monkeypatch):
+    """With a tiny recipe; the second page goes on with the run of the first."""
+    monkeypatch.chdir(folder_of_examples)
+    code = examples(page).replace('recipe="fast"', f'recipe="{recipe_file.as_posix()}"')
+    given = {"image": np.zeros((8, 9, 3), np.uint8), "probabilities": np.full((2, 8, 9), 0.5, np.float32)}
+    exec(compile(code, str(page), "exec"), given)
+    assert given["mask"].dtype == np.uint8
+    assert set(np.unique(given["mask"])) <= {0, 1, 2, 255}
+    assert given["refined"].shape == given["probabilities"].shape
+    assert (folder_of_examples / "runs/mine/report/index.html").exists()
+
+
+def test_every_name_of_the_public_face_is_in_an_example():
+    used = set(re.findall(r"\bt2m\.(\w+)", "".join(map(examples, EXAMPLES))))
+    assert used == set(tag2mask.__all__) - {"__version__"}
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]
+    assert sorted(re.findall(r"[\w-]+\.md", navigation)) == [page.name for page in PAGES[1:]]
 
 
 def test_the_papers_settings_are_those_of_its_recipe():

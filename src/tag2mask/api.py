@@ -18,6 +18,7 @@ from tag2mask.data.tables import read_list
 from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
 from tag2mask.inference import predict_masks
+from tag2mask.notebook import html_table
 from tag2mask.pipeline import (
     Source,
     load_segmenter,
@@ -42,6 +43,16 @@ class Result:
 
     out: Path
     scores: Scores
+
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook: IoU by class, in percent; seconds by stage where there is no truth."""
+        columns = {name: part for name, part in self.scores.items() if isinstance(part, dict) and part.get("iou")}
+        if not columns:
+            return html_table(f"run {self.out}", ("stage", "seconds"), self.scores.get("seconds", {}).items())
+        classes = next(iter(columns.values()))["iou"]
+        rows = [["mIoU", *(part["miou"] for part in columns.values())]]
+        rows += [[name, *(part["iou"].get(name) for part in columns.values())] for name in classes]
+        return html_table(f"run {self.out}: IoU in percent", ("class", *columns), rows)
 
 
 def run(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,27 +13,52 @@ from typing import Annotated, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import typer
-from rich.logging import RichHandler
 from rich.table import Table
 
+from tag2mask import logs
 from tag2mask.distributed import first_to_fail, is_main, leave
 from tag2mask.errors import UserError
-from tag2mask.progress import console
+from tag2mask.logs import LogFormat
+from tag2mask.names import FORMATS, ITEMS, MASKS, METHODS, STAGES, recipe_names
 
 INTERRUPTED = 130
 """The exit code that typer gives for Ctrl-C."""
 
 app = typer.Typer(
-    help="From image tags to pixel masks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
+    epilog="Exit codes: 0 done; 1 a fault in tag2mask; 2 something that you can mend, told in one line; 130 stopped.",
 )
-data_app = typer.Typer(help="Prepare data sets as they are published.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Prepare data sets as they are published.\n\nExample: tag2mask data sbd SBD --out masks", no_args_is_help=True
+)
 app.add_typer(data_app, name="data")
 Labels = Annotated[str | None, typer.Option(help="Tag table (CSV or JSON); for a VOCdevkit also 'xml' or 'masks'.")]
 Strict = Annotated[bool, typer.Option("--strict", help="End the run at the first unreadable photo.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+
+
+def _one_of(names: Sequence[str]) -> Any:
+    """Return what completes a value in the shell."""
+    return lambda: list(names)
+
+
+@app.callback()
+def options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every parameter, and where errors arise.")] = False,
+    log_format: Annotated[LogFormat, typer.Option(help="Lines on standard error: text or JSON.")] = LogFormat.text,
+) -> None:
+    """From image tags to pixel masks.
+
+    Example: tag2mask run photos/ --labels tags.csv --out runs/mine
+
+    Options of this page come before the command: tag2mask --quiet run ...
+    """
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose: choose one")
+    logs.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
 
 
 @app.command()
@@ -43,12 +68,15 @@ def run(
     labels: Labels = None,
     split: Annotated[str | None, typer.Option(help="List of training photos, by name or file.")] = None,
     eval_split: Annotated[str | None, typer.Option(help="List of photos to predict and score.")] = None,
-    recipe: Annotated[str, typer.Option(help="A recipe's name or YAML file.")] = "fast",
+    recipe: Annotated[str, typer.Option(help="A recipe's name or YAML file.", autocompletion=recipe_names)] = "fast",
     method: Annotated[
-        str | None, typer.Option(help="A method to compare: patterns, cam, gradcam, ddt, sec or dsrg.")
+        str | None,
+        typer.Option(
+            help="A method to compare: patterns, cam, gradcam, ddt, sec or dsrg.", autocompletion=_one_of(METHODS)
+        ),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
-    until: Annotated[str, typer.Option(help="Last stage to do.")] = "report",
+    until: Annotated[str, typer.Option(help="Last stage to do.", autocompletion=_one_of(STAGES))] = "report",
     strict: Strict = False,
 ) -> None:
     """Do all stages: tags to masks, a trained segmenter, predictions and scores.
@@ -128,7 +156,12 @@ def evaluate(
 
 @app.command()
 def reproduce(
-    item: Annotated[str, typer.Argument(help="table1, table2, table3, figure1, figure3, figure4 or figure5.")],
+    item: Annotated[
+        str,
+        typer.Argument(
+            help="table1, table2, table3, figure1, figure3, figure4 or figure5.", autocompletion=_one_of(ITEMS)
+        ),
+    ],
     data: Annotated[Path, typer.Argument(help="A VOCdevkit or COCO folder, or data as `run` takes it.")],
     out: Annotated[Path, typer.Option(help="Folder of tables, figures and runs; what is there is not done again.")],
     labels: Labels = None,
@@ -136,7 +169,9 @@ def reproduce(
         str | None, typer.Option(help="List of training photos; else train, for table3 train2017.")
     ] = None,
     eval_split: Annotated[str | None, typer.Option(help="List of photos to score; else val, val2017.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A recipe's name or YAML file; else the paper's.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name or YAML file; else the paper's.", autocompletion=recipe_names)
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
     class_name: Annotated[str | None, typer.Option("--class", help="The class that a figure is of.")] = None,
     photos: Annotated[list[str] | None, typer.Option("--photo", help="A photo to draw, by its name.")] = None,
@@ -157,10 +192,18 @@ def reproduce(
 
 @app.command()
 def export(
-    format: Annotated[str, typer.Argument(help="coco, labelme, yolo, label-studio, voc-server, onnx or huggingface.")],
+    format: Annotated[
+        str,
+        typer.Argument(
+            help="coco, labelme, yolo, label-studio, voc-server, onnx or huggingface.", autocompletion=_one_of(FORMATS)
+        ),
+    ],
     source: Annotated[Path, typer.Argument(help="A run folder; of masks also any folder of them.")],
     out: Annotated[Path, typer.Option(help="The file or folder to write.")],
-    masks: Annotated[str | None, typer.Option(help="Of a run: predictions (default), proxy or retrain.")] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(help="Of a run: predictions (default), proxy or retrain.", autocompletion=_one_of(MASKS)),
+    ] = None,
     classes: Annotated[Path | None, typer.Option(help="File with the class names, one a line.")] = None,
     photos: Annotated[Path | None, typer.Option(help="Folder of the photos, if not the run's.")] = None,
     split: Annotated[Path | None, typer.Option(help="File with the names to export, one a line.")] = None,
@@ -217,15 +260,40 @@ def patterns(
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe with every parameter.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Print this recipe with every parameter.", autocompletion=recipe_names)
+    ] = None,
 ) -> None:
     """List the recipes, or print one.
 
     Example: tag2mask recipes fast
     """
-    from tag2mask.config import load_recipe, recipe_names, recipe_yaml
+    from tag2mask.config import load_recipe, recipe_yaml
 
     typer.echo(recipe_yaml(load_recipe(name)) if name else "\n".join(recipe_names()))
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="Where runs will be written: its free space.")] = Path("."),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look at what is installed here: versions, processors, weights, space, the compiled CRF, extras.
+
+    Example: tag2mask doctor
+    """
+    from tag2mask.doctor import as_json as to_json
+    from tag2mask.doctor import as_table, broken, examine
+
+    checks = examine(folder)
+    if as_json:
+        typer.echo(to_json(checks))
+    else:
+        from rich.console import Console
+
+        Console().print(as_table(checks))
+    if broken(checks):
+        raise UserError(f"broken: {', '.join(broken(checks))}; the table says how to mend it")
 
 
 @data_app.command()
@@ -255,7 +323,7 @@ def _stage(name: str, text: str) -> None:
         redo_stage(resume_run(run, strict=strict), name)
         typer.echo(f"{name} is done again in {run}")
 
-    command.__doc__ = f"{text}\n\nDoes this stage of a run again, alone. Example: tag2mask {name} runs/mine"
+    command.__doc__ = f"{text}\n\nDoes this stage of a run again, alone.\n\nExample: tag2mask {name} runs/mine"
     app.command(name)(command)
 
 
@@ -272,41 +340,39 @@ def main() -> None:
 
     Of several processes the main one speaks; another one only warns, and says why it failed if it is the first to.
     """
-    logging.captureWarnings(True)
-    handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
-    if not sys.stderr.isatty():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
-    logging.getLogger("tag2mask").setLevel(logging.INFO if is_main() else logging.WARNING)
-    logging.getLogger("tag2mask").addHandler(handler)
+    logs.set_up()
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        app()
+        app(prog_name="tag2mask")
     except UserError as error:
         if first_to_fail():
-            print(f"tag2mask: {' '.join(str(error).splitlines())}", file=sys.stderr)
+            logs.tell(str(error), error)
         sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED and is_main():
-            print("tag2mask: stopped; the same command goes on from here", file=sys.stderr)
+            logs.tell("stopped; the same command goes on from here")
         if not end.code:
             leave()
         raise
     except Exception as error:
-        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         if not first_to_fail():
             sys.exit(1)  # an exchange with a process that has said why it failed
-        if not is_full:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            logs.tell(f"{error.filename or 'a file'}: the disk is full; free it and go on", error)
+            sys.exit(2)
+        if not logs.is_json():
             raise
-        print(f"tag2mask: {getattr(error, 'filename', None) or 'a file'}: the disk is full; free it", file=sys.stderr)
-        sys.exit(2)
+        logs.LOG.critical("%s", error, exc_info=error)
+        sys.exit(1)
 
 
 def _finish(opened: Any, until: str) -> None:
+    from tag2mask.config import recipe_yaml
     from tag2mask.pipeline import plan, run_stages
 
-    if is_main():
+    logs.LOG.debug("every parameter:\n%s", recipe_yaml(opened.recipe))
+    if is_main() and not logs.is_quiet():
         typer.echo(plan(opened))
     _print_scores(run_stages(opened, until))
     typer.echo(f"everything is in {opened.out}")

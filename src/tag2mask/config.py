@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from tag2mask.errors import RecipeError, nearest
+from tag2mask.names import recipe_names
 
 Positive = Annotated[int, Field(gt=0, le=1_000_000)]
 Side = Annotated[int, Field(gt=0, le=8192)]
@@ -223,12 +224,6 @@ METHODS: dict[str, tuple[str, ...]] = {
     "dsrg": (*_SEEDS, "segmenter.method=dsrg"),
 }
 """What each method to compare sets in a recipe (docs/methods.md)."""
-
-
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with the package."""
-    files = resources.files("tag2mask").joinpath("recipes").iterdir()
-    return sorted(file.name[:-5] for file in files if file.name.endswith(".yaml"))
 
 
 def load_recipe(name_or_file: str | Path, settings: Sequence[str] | None = None, method: str | None = None) -> Recipe:

@@ -23,6 +23,7 @@ from tag2mask.networks.backbones import LAST, Backbone, check_network, half_prec
 from tag2mask.networks.classifier import Classifier, targets_of, train_head
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.networks.weights import check_finite, load_tensors, load_weights, part_of, refusing, save_tensors
+from tag2mask.notebook import html_table
 from tag2mask.proxy import proxy_mask
 
 EVIDENCE = ("activation", "centre")
@@ -446,6 +447,17 @@ class ClassPatterns:
             | {"explained": round(float(explained), 4)}
             for name, evidence, explained in zip(self.classes_, self.evidence_, share, strict=True)
         }
+
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook: by class, the variance explained and the evidence for the sign."""
+        caption = f"class patterns of {self.backbone}, layer {self.layer}"
+        if not hasattr(self, "classes_"):
+            return html_table(f"{caption}, not fitted", (), ())
+        rows = (
+            (name, f"{100 * about['explained']:.1f}%", *(f"{about[kind]:+.2f}" for kind in EVIDENCE))
+            for name, about in self.about().items()
+        )
+        return html_table(caption, ("class", "variance explained", *EVIDENCE), rows)
 
     def doubts(self) -> list[str]:
         """Return a line for every class whose sign has weak evidence or two that disagree."""

@@ -46,11 +46,13 @@ from tag2mask.data.tables import read_json
 from tag2mask.distributed import barrier, device, gather, is_main, of_main, share, world
 from tag2mask.errors import DataError, RunError, WeightsError, nearest
 from tag2mask.inference import mask_of, predict_masks, predict_probabilities, read_ahead, without_mask
+from tag2mask.logs import enter
 from tag2mask.metrics import average_precision
 from tag2mask.networks.backbones import LAST, Backbone, half_precision
 from tag2mask.networks.classifier import Classifier, targets_of, train_head
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.networks.speed import folded_backbone
+from tag2mask.notebook import html_table
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.progress import duration, track
 from tag2mask.proxy import assign, beyond_peak_share, resize_scores, score_probabilities
@@ -488,6 +490,7 @@ def run_stages(run: Run, until: str = "report") -> Scores:
     for stage, function in STAGES.items():
         if not of_main(is_done(run, stage)):
             started = time.monotonic()
+            enter(stage)
             log.info("%s: %s", stage, (function.__doc__ or "").splitlines()[0])
             function(run)
             seconds = time.monotonic() - started
@@ -516,6 +519,7 @@ def redo_stage(run: Run, stage: str) -> None:
     for file in written.get(stage, []) if is_main() else []:
         file.unlink(missing_ok=True)
     barrier()
+    enter(stage)
     STAGES[stage](run)
     barrier()
 
@@ -580,6 +584,13 @@ class TrainedSegmenter:
         pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
         how = self.recipe.inference
         return mask_of(pixels, predict_probabilities(self._folded, pixels, how.scales), how.crf)
+
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook: what the segmenter is and what each value of a mask means."""
+        names = ", ".join(map(str, self.recipe.inference.scales))
+        rows = [(name, value) for value, name in enumerate(("background", *self.segmenter.classes))]
+        caption = f"segmenter of recipe {self.recipe.name} on {self.segmenter.backbone.name}, scales {names} pixels"
+        return html_table(caption, ("class", "value"), rows)
 
     @cached_property
     def _folded(self) -> Segmenter:

@@ -1,7 +1,8 @@
-"""Progress with the time left: a bar on a terminal, a line now and then in a log file."""
+"""Progress with the time left: a bar on a terminal, a line now and then in a log file, an object in JSON lines."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -14,18 +15,22 @@ from tag2mask.distributed import is_main
 
 Item = TypeVar("Item")
 console = Console(stderr=True)
+log = logging.getLogger("tag2mask")
+DETAILS = ("task", "done", "total", "seconds_left")
+"""What a line of progress adds to a log record."""
+
 _SECONDS_BETWEEN_LINES = 30.0
 
 
 def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
     """Yield ``items`` and show how many of ``total`` are done and how long the rest will take.
 
-    Of several processes, only the main one shows its share.
+    Of several processes, only the main one shows its share. Where the package logs warnings only, nothing is shown.
     """
-    if not is_main():
+    if not is_main() or log.level > logging.INFO:
         yield from items
     else:
-        yield from (_bar if sys.stderr.isatty() else _lines)(items, total, label)
+        yield from (_bar if sys.stderr.isatty() and not _formatted() else _lines)(items, total, label)
 
 
 def duration(seconds: float) -> str:
@@ -62,4 +67,13 @@ def _lines(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
         if now - said > _SECONDS_BETWEEN_LINES and done < total:
             said = now
             left = (now - start) / done * (total - done)
-            print(f"  {label}: {done} of {total}, {duration(left)} left", file=sys.stderr, flush=True)
+            line = f"{label}: {done} of {total}, {duration(left)} left"
+            if _formatted():
+                log.info(line, extra=dict(zip(DETAILS, (label, done, total, round(left)), strict=True)))
+            else:
+                print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def _formatted() -> bool:
+    """Return whether a handler of the package has a format of its own, which progress must keep to."""
+    return any(handler.formatter is not None for handler in log.handlers)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tag2mask.data.decode import photo_size, read_mask, write_mask
 from tag2mask.errors import DataError
+from tag2mask.notebook import html_table
 
 IGNORE = 255
 """The ignore index: pixels of this value count nowhere in training or in the truth of an evaluation."""
@@ -94,6 +95,14 @@ class ImageSet:
             for label in sample.labels:
                 counts[label - 1] += 1
         return dict(zip(self.classes, counts, strict=True))
+
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook: how many photos carry each class's label."""
+        left_out = f", {len(self.skipped)} left out" if self.skipped else ""
+        caption = (
+            f"{len(self)} photos of {len(self.classes)} classes, tags from {self.labels_from or 'Python'}{left_out}"
+        )
+        return html_table(caption, ("class", "photos"), self.images_per_class().items())
 
 
 def keep_truth(image_set: ImageSet, folder: Path) -> ImageSet:
