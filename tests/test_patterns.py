@@ -102,6 +102,15 @@ def test_updating_in_place_is_merging():
     assert_close(total.scatter / 1547, np.cov(exact.T, bias=True))
 
 
+def test_moments_without_a_part_are_those_of_the_rest():
+    part, rest = (Moments.of(*made_descriptors(count, 20, 30.0, seed=count)).copy() for count in (90, 40))
+    found = part.merge(rest).without(part)
+    assert found.count == 40
+    assert_close(found.mean, rest.mean, 1e-9)
+    assert_close(found.scatter, rest.scatter, 1e-9)
+    assert not rest.without(rest).count
+
+
 def test_the_moments_of_several_classes_share_all_but_the_evidence():
     descriptors, first = made_descriptors(50, 6)
     second = made_descriptors(50, 6, seed=1)[1]
@@ -225,6 +234,21 @@ def test_the_evidence_is_the_correlation_of_scores_and_evidence():
         assert float(mine) == pytest.approx(np.corrcoef(scores, said)[0, 1], abs=1e-5)
 
 
+@pytest.mark.parametrize(("contrast", "leads"), [(0.0, 0), (0.8, 1)])
+def test_contrast_puts_what_varies_everywhere_behind_what_varies_with_the_class(contrast, leads):
+    """The background varies with deviation 3 along the first axis, the class with 2 along the second."""
+    random = torch.Generator().manual_seed(0)
+    both, background = (torch.randn(2000, 8, generator=random) * 0.1 for _ in range(2))
+    spread = torch.randn(3, 2000, generator=random)
+    both[:, 0] += 3 * spread[0]
+    background[:, 0] += 3 * spread[1]
+    both[:, 1] += 2 * spread[2]
+    nothing = torch.zeros(2, 2000)
+    pattern = leading_pattern(Moments.of(both, nothing), 2, Moments.of(background, nothing), contrast)
+    assert abs(float(pattern.direction[leads])) > 0.99
+    assert float(pattern.spectrum[0]) == pytest.approx(float((both @ pattern.direction).var(correction=0)), rel=1e-4)
+
+
 def test_spectrum_and_variance_of_a_pattern():
     descriptors, evidence = made_descriptors(200, 12)
     pattern = leading_pattern(Moments.of(descriptors, evidence), 4)
@@ -279,6 +303,17 @@ def test_subsets_depend_on_seed_and_data_alone():
     assert choose_subsets(data, 5, 3) == choose_subsets(data, 5, 3)
     assert dict(choose_subsets(shuffled, 5, 3)) == dict(choose_subsets(data, 5, 3))
     assert choose_subsets(data, 5, 3) != choose_subsets(data, 5, 4)
+
+
+def test_for_a_contrast_subsets_tell_the_photos_without_a_class():
+    data = made_set()
+    drawn = choose_subsets(data, 5, 0, contrast=True)
+    plain = choose_subsets(data, 5, 0)
+    assert drawn.keys() == plain.keys()
+    for sample in data.samples:
+        if sample.name in drawn:
+            assert sorted(map(abs, drawn[sample.name])) == [0, *sample.labels]
+            assert [label for label in drawn[sample.name] if label > 0] == plain[sample.name]
 
 
 def made_patterns(**changes):

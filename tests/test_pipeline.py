@@ -19,6 +19,7 @@ from tag2mask.errors import DataError, RunError
 from tag2mask.inference import mask_of, predict_probabilities
 from tag2mask.metrics import confusion_matrix, iou
 from tag2mask.networks.deeplab import Segmenter
+from tag2mask.patterns import ClassPatterns
 from tag2mask.pipeline import STAGES, Source, estimate_mask, open_run, read_metrics, resume_run, run_stages
 from tag2mask.scoring import score_folders
 
@@ -247,6 +248,36 @@ def test_the_crf_gets_the_recipes_parameters(crf_calls):
     probabilities, parameters = crf_calls[0]
     np.testing.assert_allclose(probabilities[1], 1 / (1 + np.exp(-2 * (1 - 0.5))), rtol=1e-5)
     assert parameters == {"gaussian": (3, 3), "bilateral": (80, 13, 10), "steps": 10}
+
+
+def test_a_share_of_the_photos_peak_is_the_threshold():
+    ramp = np.tile(np.arange(51, dtype=np.float32), (1, 2, 1))  # 98% of the positions are at most 49
+    photo = np.zeros((2, 51, 3), np.uint8)
+    mask = estimate_mask(photo, ramp, [1], made_recipe(crf="none", peak_share=0.5))
+    assert (mask == (ramp[0] > 24.5)).all()
+    assert (
+        estimate_mask(photo, ramp, [1], made_recipe(crf="none", peak_share=0.5, threshold=10)) == (ramp > 34.5)
+    ).all()
+
+
+def test_scores_are_the_mean_of_the_layers_and_some_of_the_class_activation(shapes_folder, recipe_file, tmp_path):
+    settings = ["patterns.layers=[C41, layer3.0]", "patterns.contrast=0.3", "classifier.epochs=5"]
+    run = open_run(
+        tmp_path / "run", pipeline.Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings)
+    )
+    run_stages(run, "discover")
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    deep, shallow = (
+        ClassPatterns.load(run.out / name).score(images)
+        for name in ("patterns.safetensors", "patterns-layer3.0.safetensors")
+    )
+    shallow = torch.nn.functional.interpolate(shallow, deep.shape[2:], mode="bilinear", align_corners=False)
+    found = pipeline.scorer(run)(images, [(1,), (2,)])
+    torch.testing.assert_close(found, (deep + shallow) / 2, rtol=1e-3, atol=1e-3)
+    run.recipe = load_recipe(recipe_file, [*settings, "proxy.cam_weight=2"])
+    added = pipeline.scorer(run)(images, [(1,), (2,)]) - found
+    assert added.amax((2, 3)) == pytest.approx(2, abs=0.01)
+    assert added.amin() >= -1e-4
 
 
 def test_the_real_crf_follows_the_photo():
