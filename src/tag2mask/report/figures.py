@@ -34,6 +34,7 @@ _STYLE: Any = {
     "font.size": 7.5, "axes.titlesize": 7.5, "axes.labelsize": 7.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "legend.fontsize": 7, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42, "savefig.dpi": 300,
+    "text.parse_math": False,
 }  # fmt: skip
 _GAP, _LINE = 0.05, 0.17
 _KINDS = (("background", BLUE), ("", VERMILION), ("another class", GREY))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -82,7 +83,8 @@ def save_figure(draw: Callable[[], Figure], path: Path) -> None:
         DataError: the file cannot be written.
     """
     picture = BytesIO()
-    with matplotlib.rc_context({"text.parse_math": False}):
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a box stands for a sign that the font lacks
         draw().savefig(picture, format="png", dpi=DPI, facecolor="white")
     write_bytes(path, picture.getvalue())
 
