@@ -69,10 +69,10 @@ def test_a_name_that_does_not_exist_is_found_out():
 @pytest.fixture
 def folder_of_examples(shapes_folder, tmp_path):
     """What the examples name: photos/, tags.csv, photo.jpg."""
-    shutil.copytree(shapes_tmp_path / "photos", tmp_path / "photos")
-    shutil.copytree(shapes_tmp_path / "masks", tmp_path / "photos/masks")
-    shutil.copy(shapes_tmp_path / "tags.csv", tmp_path)
-    shutil.copy(shapes_tmp_path / "photos/p00.jpg", tmp_path / "photo.jpg")
+    shutil.copytree(shapes_folder / "photos", tmp_path / "photos")
+    shutil.copytree(shapes_folder / "masks", tmp_path / "photos/masks")
+    shutil.copy(shapes_folder / "tags.csv", tmp_path)
+    shutil.copy(shapes_folder / "photos/p00.jpg", tmp_path / "photo.jpg")
     return tmp_path
 
 
