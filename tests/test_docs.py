@@ -66,15 +66,14 @@ def test_a_name_that_does_not_exist_is_found_out():
             find(name)
 
 
-@pytest.fixture(scope="module")
-def folder_of_examples(shapes_folder, tmp_path_factory):
+@pytest.fixture
+def folder_of_examples(shapes_folder, tmp_path):
     """What the examples name: photos/, tags.csv, photo.jpg."""
-    folder = tmp_path_factory.mktemp("examples")
-    shutil.copytree(shapes_folder / "photos", folder / "photos")
-    shutil.copytree(shapes_folder / "masks", folder / "photos/masks")
-    shutil.copy(shapes_folder / "tags.csv", folder)
-    shutil.copy(shapes_folder / "photos/p00.jpg", folder / "photo.jpg")
-    return folder
+    shutil.copytree(shapes_folder / "photos", tmp_path / "photos")
+    shutil.copytree(shapes_folder / "masks", tmp_path / "photos/masks")
+    shutil.copy(shapes_folder / "tags.csv", tmp_path)
+    shutil.copy(shapes_folder / "photos/p00.jpg", tmp_path / "photo.jpg")
+    return tmp_path
 
 
 def examples(page):
@@ -83,7 +82,7 @@ def examples(page):
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.name)
 def test_the_examples_in_python_run(page, folder_of_examples, recipe_file, monkeypatch):
-    """With a tiny recipe; the second page goes on with the run of the first."""
+    """With a tiny recipe."""
     monkeypatch.chdir(folder_of_examples)
     code = examples(page).replace('recipe="fast"', f'recipe="{recipe_file.as_posix()}"')
     given = {"image": np.zeros((8, 9, 3), np.uint8), "probabilities": np.full((2, 8, 9), 0.5, np.float32)}
