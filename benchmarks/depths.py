@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--split")
     parser.add_argument("--labels")
-    parser.add_argument("--recipe", default="fast")
+    parser.add_argument("--recipe", default="luo2020-efficientnet-lite0")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--classifier", type=Path, help="a run's classifier.safetensors; else a linear head is fitted")
     parser.add_argument("--layers", nargs="+", default=["blocks.3", "blocks.4", "C41", "blocks.5", "blocks.6", "last"])

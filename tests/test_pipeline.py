@@ -195,7 +195,7 @@ def test_the_plan_names_what_is_left_to_do(a_run):
 
 
 def made_recipe(**proxy):
-    recipe = load_recipe("fast")
+    recipe = load_recipe("luo2020-efficientnet-lite0")
     return recipe.model_copy(update={"proxy": recipe.proxy.model_copy(update=proxy)})
 
 
@@ -285,7 +285,7 @@ def test_the_real_crf_follows_the_photo():
     photo[:, 20:] = 220
     scores = np.full((2, 40, 40), -0.5, np.float32)
     scores[:, :, 16:] = 0.5  # four columns too far
-    mask = estimate_mask(photo, scores, [2], load_recipe("fast"))
+    mask = estimate_mask(photo, scores, [2], load_recipe("luo2020-efficientnet-lite0"))
     assert ((mask == 2) == (photo[..., 0] == 220)).mean() > 0.98
 
 
