@@ -10,13 +10,13 @@ MOST_SIGNS = 2000
 
 
 class UserError(Exception):
-    """Something that the user gave is wrong; the message says what, in which file, and how to mend it.
+    r"""Something that the user gave is wrong; the message says what, in which file, and how to mend it.
 
     The command line prints the message as one line and exits with code 2. What is quoted in it may come from anyone:
     unprintable signs, such as those that steer a terminal, are shown by their codes, and what is very long is cut.
 
-    >>> str(UserError("new\nline.jpg: \x1b[2J"))
-    'new\\\\nline.jpg: \\\\x1b[2J'
+    >>> print(UserError("a\nb.jpg: \x1b[2J"))
+    a\nb.jpg: \x1b[2J
     """
 
     def __str__(self) -> str:
