@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import RECIPE, draw_shapes
 from hypothesis import strategies as st
+from made_shapes import RECIPE, draw_shapes
 from PIL import Image
 from safetensors.torch import save_file
 
