@@ -203,7 +203,7 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
     if image.mode == "F":
         raise DataError(f"{path}: pixels are floating-point numbers; save the photo with 8 or 16 bits")
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # which copies even what is RGB
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
