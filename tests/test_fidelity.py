@@ -191,7 +191,8 @@ def test_the_training_of_the_classifier(asked, shapes_folder, tmp_path):
     assert rates(optimiser, classifier.backbone) == {how.backbone_learning_rate}
     assert rates(optimiser, classifier.head) == {how.learning_rate}
     logits, targets = torch.randn(3, 2), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    value = loss(lambda images: SimpleNamespace(logits=logits), torch.zeros(3), targets)
+    model = SimpleNamespace(classify=lambda features: SimpleNamespace(logits=logits))
+    value = loss(model, torch.zeros(1, 3, 32, 32), targets)
     chances = logits.sigmoid()
     wanted = -(targets * chances.log() + (1 - targets) * (1 - chances).log()).mean()
     torch.testing.assert_close(value, wanted)
@@ -205,7 +206,7 @@ def test_the_loss_is_the_mean_over_the_pixels_that_are_not_255(asked, shapes_fol
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     targets = torch.randint(0, 3, (2, 8, 8), dtype=torch.uint8)
     targets[0], targets[1, :, :5] = 255, 255
-    value = loss(lambda images: logits, torch.zeros(2), targets)
+    value = loss(SimpleNamespace(decode=lambda features: logits), torch.zeros(1, 3, 32, 32), targets)
     chances = functional.interpolate(logits, (8, 8), mode="bilinear", align_corners=False).log_softmax(1)
     counted = [(1, row, column) for row in range(8) for column in range(5, 8)]
     wanted = torch.stack([-chances[n, int(targets[n, i, j]), i, j] for n, i, j in counted]).mean()
