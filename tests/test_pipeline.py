@@ -351,6 +351,16 @@ def test_the_python_face(finished_run, shapes_folder, recipe_file, a_run):
     assert again.scores["prediction"] == read_metrics(finished_run)["prediction"]
 
 
+def test_a_run_of_a_loaded_image_set_is_taken_up_by_its_folder(shapes_folder, recipe_file, tmp_path):
+    data = load(shapes_folder, split="train")
+    assert data.with_samples(data.samples[:3]).origin is None  # it is not what the folder holds
+    result = t2m.run(data, tmp_path / "run", recipe_file, eval_split="val", settings=["segmenter.retrain=0"])
+    run = resume_run(result.out)
+    assert run.train == data
+    assert (len(run.train), len(run.evaluation)) == (11, 3)
+    run_stages(run, "evaluate")
+
+
 def test_an_image_set_made_in_python_runs(shapes_folder, recipe_file, tmp_path):
     data = t2m.load(shapes_folder)
     few = data.with_samples(data.samples[::2])

@@ -77,7 +77,7 @@ def run(
         recipe: a recipe, its name or its YAML file.
         labels: tag table, where ``data`` is a path.
         split: list of training photos, where ``data`` is a path.
-        eval_split: list of photos to predict and score, where ``data`` is a path.
+        eval_split: list of photos to predict and score, where ``data`` is a path or was loaded from one.
         method: a method to compare, one of `tag2mask.config.METHODS`, for a recipe given by name or file.
         settings: ``key=value`` changes, likewise.
         strict: an unreadable photo is an error.
@@ -89,7 +89,8 @@ def run(
         recipe = load_recipe(recipe, settings, method)
     given = data if isinstance(data, ImageSet) else None
     path = "given in Python" if given else str(Path(str(data)).resolve())
-    opened = open_run(out, Source(path, labels, split, eval_split), recipe, strict=strict, given=given)
+    origin = given.origin if given and given.origin else (path, labels, split)
+    opened = open_run(out, Source(*origin, eval_split), recipe, strict=strict, given=given)
     return Result(opened.out, run_stages(opened))
 
 

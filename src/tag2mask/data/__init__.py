@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from tag2mask.data.coco import instances_file, load_coco
@@ -64,7 +65,11 @@ def load(
     Raises:
         DataError: something is wrong with the data; the message says what, where, and how to mend it.
     """
-    path = Path(path)
+    table, names = (None if one is None else str(one) for one in (labels, split))
+    return replace(_load(Path(path), labels, split, strict), origin=(str(Path(path).resolve()), table, names))
+
+
+def _load(path: Path, labels: str | Path | None, split: str | Path | None, strict: bool) -> ImageSet:
     if not os.path.exists(path):
         raise DataError(f"{path}: no such folder or file; check the path")
     if path.is_dir() and voc_root(path):

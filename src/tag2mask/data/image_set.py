@@ -52,6 +52,7 @@ class ImageSet:
         draw_truth: how to make the truth of a sample whose ``mask`` is None (COCO draws it from polygons).
         labels_from: where the labels were read, in words (``"labels.csv"``, ``"class folders"``).
         remarks: what else is worth knowing, such as how the set differs from the published one.
+        origin: the path, tag table and split that `tag2mask.load` was given, so that a run's folder can say them.
     """
 
     classes: tuple[str, ...]
@@ -60,6 +61,7 @@ class ImageSet:
     draw_truth: Callable[[Sample], np.ndarray | None] = field(default=no_truth, compare=False)
     labels_from: str = ""
     remarks: tuple[str, ...] = ()
+    origin: tuple[str, str | None, str | None] | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -82,7 +84,7 @@ class ImageSet:
 
     def with_samples(self, samples: tuple[Sample, ...]) -> ImageSet:
         """Return the same set with other photos."""
-        return replace(self, samples=samples)
+        return replace(self, samples=samples, origin=None)
 
     def labelled(self) -> ImageSet:
         """Return the same set without the photos that carry no label."""
