@@ -184,8 +184,13 @@ def find_patterns(run: Run) -> None:
 
 def _patterns_files(run: Run) -> list[Path]:
     """Return the files of the patterns of the recipe's layers; the first is written last and ends the stage."""
-    others = run.recipe.patterns.layers[1:]
-    return [run.out / "patterns.safetensors", *(run.out / f"patterns-{name}.safetensors" for name in others)]
+    layers = run.recipe.patterns.layers
+    return [run.out / patterns_file(layer, layers) for layer in layers]
+
+
+def patterns_file(layer: str, layers: Sequence[str]) -> str:
+    """Return what a run folder calls the patterns of one of several layers."""
+    return "patterns.safetensors" if layer == layers[0] else f"patterns-{layer}.safetensors"
 
 
 def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:

@@ -40,6 +40,7 @@ from tag2mask.pipeline import (
     estimate_seconds,
     fit_patterns,
     is_done,
+    patterns_file,
     read_metrics,
     resume_run,
     run_stages,
@@ -187,7 +188,7 @@ def _figure1(study: Study) -> Reproduced:
 
 
 def _figure3(study: Study) -> Reproduced:
-    patterns = ClassPatterns.load(study.shared.out / _patterns_file("C41"))
+    patterns = ClassPatterns.load(study.shared.out / patterns_file("C41", LAYERS))
     row = study.label - 1
     explained = (100 * patterns.spectra_[row] / patterns.variances_[row]).numpy()
     name = patterns.classes_[row]
@@ -320,22 +321,17 @@ def _check_truth(study: Study) -> None:
         raise DataError(f"{split} of {run.source.path} has no true masks; there is no {study.item} without")
 
 
-def _patterns_file(layer: str) -> str:
-    """Return what the discover stage calls the shared patterns of a layer."""
-    return "patterns.safetensors" if layer == LAYERS[0] else f"patterns-{layer}.safetensors"
-
-
 def _find_patterns(shared: Run, layers: Sequence[str]) -> None:
     """Train the classifier, then find the patterns of the layers that have none yet, in one pass."""
     if not of_main(is_done(shared, "classify")):
         log.info("%s", summary(shared.train))
         run_stages(shared, until="classify")
-    missing = of_main([layer for layer in layers if not (shared.out / _patterns_file(layer)).exists()])
+    missing = of_main([layer for layer in layers if not (shared.out / patterns_file(layer, LAYERS)).exists()])
     if not missing:
         return
     log.info("discover: class patterns of %s", ", ".join(missing))
     for layer, patterns in zip(missing, fit_patterns(shared, missing), strict=True):
-        file = shared.out / _patterns_file(layer)
+        file = shared.out / patterns_file(layer, LAYERS)
         shared.record(file.stem, patterns.about())
         if is_main():
             patterns.save(file)
@@ -343,7 +339,7 @@ def _find_patterns(shared: Run, layers: Sequence[str]) -> None:
 
 def _share(shared: Run, layer: str, run: Run) -> None:
     """Give a run the shared classifier and the shared patterns of its layer, if it has none."""
-    for name, file in (("classifier", "classifier.safetensors"), ("patterns", _patterns_file(layer))):
+    for name, file in (("classifier", "classifier.safetensors"), ("patterns", patterns_file(layer, LAYERS))):
         target = run.out / f"{name}.safetensors"
         if not target.exists():
             run.record(name, read_metrics(shared.out).get(Path(file).stem))
@@ -398,7 +394,7 @@ def _save_masks(study: Study, rows: Sequence[figures.Row], titles: Sequence[str]
 def _load(run: Run, layers: Sequence[str]) -> tuple[Classifier, dict[str, ClassPatterns]]:
     stride = run.recipe.patterns.output_stride
     classifier = Classifier.load(run.out / "classifier.safetensors", layers, stride).to(run.device)
-    return classifier, {layer: ClassPatterns.load(run.out / _patterns_file(layer)) for layer in layers}
+    return classifier, {layer: ClassPatterns.load(run.out / patterns_file(layer, LAYERS)) for layer in layers}
 
 
 def _look(
