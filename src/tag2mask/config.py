@@ -107,22 +107,30 @@ class ProxyConfig(_Part):
             its peak is on it, however strong it is in this photo.
         cam_weight: standard deviations that a class's CAM, 0..1 in each photo, adds to its score (paper: 0): CAM
             knows which class, the pattern how far.
+        scales: sides of the square inputs in pixels whose scores are averaged; empty for `patterns.size` alone
+            (paper).
+        flip: average with the scores of the mirrored photos.
         cam_thresholds: of ``cam`` and ``gradcam``: background where no class exceeds the first share, a class
             where it exceeds the second, 255 between them.
         conflict: where several classes are present: ``ignore`` writes 255 (paper), ``strongest`` takes the
             class of the largest score.
         crf: refine ``none``, the photos of a ``single`` class (paper), or ``all``.
         sharpness: the CRF's unary is the softmax of this times the score beyond the threshold, background 0.
+        certain: the segmenter learns only where the CRF and the scores agree (paper: everywhere): where they do not,
+            the masks in ``certain/`` are 255; those in ``proxy/`` stay whole.
     """
 
     method: Literal["patterns", "cam", "gradcam", "ddt"] = "patterns"
     threshold: float = 0.0
     peak_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     cam_weight: Rate = 0.0
+    scales: Annotated[list[Side], Field(max_length=100)] = []
+    flip: bool = False
     cam_thresholds: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.2, 0.2)
     conflict: Literal["ignore", "strongest"] = "ignore"
     crf: Literal["none", "single", "all"] = "single"
     sharpness: Annotated[float, Field(gt=0)] = 3.0
+    certain: bool = False
 
 
 class CrfConfig(_Part):

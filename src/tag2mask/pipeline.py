@@ -55,7 +55,7 @@ from tag2mask.networks.speed import folded_backbone
 from tag2mask.notebook import html_table
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.progress import duration, track
-from tag2mask.proxy import assign, beyond_peak_share, resize_scores, score_probabilities
+from tag2mask.proxy import IGNORE, assign, beyond_peak_share, resize_scores, score_probabilities
 from tag2mask.scoring import Metrics, Scores, rounded, score_set
 from tag2mask.threads import map_ahead
 from tag2mask.training import train_classifier, train_segmenter
@@ -216,19 +216,28 @@ def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
 
 def estimate(run: Run) -> None:
     """Write the training photos' proxy masks (METHOD 5, Algorithm 1) to ``proxy/``."""
-    score, method = scorer(run), run.recipe.proxy.method
-    _prepare_crf(run.recipe.proxy.crf != "none")
+    score, how = scorer(run), run.recipe.proxy
+    scales = how.scales or [run.recipe.patterns.size]
+    _prepare_crf(how.crf != "none")
 
     def write(job: tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]) -> None:
         sample, photo, scores = job
-        mask = estimate_mask(photo, scores, sample.labels, run.recipe)
-        write_mask(run.out / "proxy" / f"{sample.name}.png", largest_component(mask) if method == "ddt" else mask)
+        mask, certain = estimate_masks(photo, scores, sample.labels, run.recipe)
+        if how.certain:
+            write_mask(run.out / "certain" / f"{sample.name}.png", certain)
+        write_mask(run.out / "proxy" / f"{sample.name}.png", largest_component(mask) if how.method == "ddt" else mask)
 
     def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]]:
         for chunk in _chunks(read_ahead(todo, run.recipe.workers, run.strict), 8):
-            squares = torch.stack([square(photo, run.recipe.patterns.size) for _, photo in chunk]).to(run.device)
             labels = [sample.labels for sample, _ in chunk]
-            for (sample, photo), scores in zip(chunk, score(squares, labels).cpu().numpy(), strict=True):
+            maps = []
+            for side in scales:
+                squares = torch.stack([square(photo, side) for _, photo in chunk]).to(run.device)
+                maps.append(score(squares, labels))
+                if how.flip:
+                    maps.append(score(squares.flip(3), labels).flip(3))
+            mean = (_sum(maps) / len(maps)).cpu().numpy()
+            for (sample, photo), scores in zip(chunk, mean, strict=True):
                 yield sample, photo, scores
 
     todo = without_mask(share(run.train.samples), run.out / "proxy")
@@ -270,6 +279,13 @@ def scorer(run: Run) -> Callable[[Tensor, Sequence[Sequence[int]]], Tensor]:
 def estimate_mask(
     photo: NDArray[np.uint8], scores: NDArray[np.float32], labels: Sequence[int], recipe: Recipe
 ) -> NDArray[np.uint8]:
+    """Return a photo's proxy mask, the first of `estimate_masks`."""
+    return estimate_masks(photo, scores, labels, recipe)[0]
+
+
+def estimate_masks(
+    photo: NDArray[np.uint8], scores: NDArray[np.float32], labels: Sequence[int], recipe: Recipe
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return a photo's proxy mask as the recipe says: Algorithm 1, then the CRF on the images it is for.
 
     Args:
@@ -277,27 +293,30 @@ def estimate_mask(
         scores: float32 C x h x w, in standard deviations or shares of the maximum (`ProxyConfig`).
         labels: the image-level labels.
         recipe: its ``proxy`` and ``crf`` are used.
+
+    Returns:
+        The mask, uint8 H x W, and the same with 255 where the CRF has changed it.
     """
     how, crf = recipe.proxy, recipe.crf
     if not labels:
-        return np.zeros(photo.shape[:2], np.uint8)
+        return (np.zeros(photo.shape[:2], np.uint8),) * 2
     is_cam = how.method in ("cam", "gradcam")
     tagged = scores[[label - 1 for label in labels]]
     present = resize_scores(tagged if is_cam else beyond_peak_share(tagged, how.peak_share), *photo.shape[:2])
     background, threshold = how.cam_thresholds if is_cam else (how.threshold, how.threshold)
     mask = assign(present, labels, threshold=threshold, conflict=how.conflict, background=background)
     if how.crf == "none" or (how.crf == "single" and len(labels) > 1):
-        return mask
+        return mask, mask
     start = score_probabilities(present, threshold=threshold, sharpness=how.sharpness)
     refined = dense_crf(photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps)
-    certain = np.asarray([0, *labels], np.uint8)[refined.argmax(0)]
-    return np.where(mask == 255, mask, certain)
+    refined_mask = np.where(mask == IGNORE, mask, np.asarray([0, *labels], np.uint8)[refined.argmax(0)])
+    return refined_mask, np.where(refined_mask == mask, mask, np.uint8(IGNORE))
 
 
 def segment(run: Run) -> None:
     """Train the segmenter on the proxy masks (METHOD 6)."""
     _prepare_crf(run.recipe.segmenter.method != "plain")
-    train_on(run, run.out / "proxy", 0)
+    train_on(run, run.out / ("certain" if run.recipe.proxy.certain else "proxy"), 0)
 
 
 def retrain(run: Run) -> None:
@@ -513,7 +532,7 @@ def redo_stage(run: Run, stage: str) -> None:
     written = {
         "classify": [run.out / "classifier.safetensors"],
         "discover": [run.out / "patterns.safetensors"],
-        "estimate": [*(run.out / "proxy").rglob("*.png")],
+        "estimate": [png for folder in ("proxy", "certain") for png in (run.out / folder).rglob("*.png")],
         "segment": [run.segmenter_after(0)],
         "retrain": [
             *(run.segmenter_after(rounds) for rounds in range(1, run.recipe.segmenter.retrain + 1)),
