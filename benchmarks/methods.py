@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from depths import cam_sweep, rows_of
 
-from tag2mask.baselines import cam_scores, ddt_scores, grad_cam, largest_component, normalised_cam
+from tag2mask.baselines import ddt_scores, grad_cam, largest_component, normalised_cam
 from tag2mask.config import METHODS, Recipe, apply_setting, parse_recipe
 from tag2mask.crf import prepare
 from tag2mask.data import load, read_photo
 from tag2mask.data.loading import photo_batches
+from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier
 from tag2mask.patterns import ClassPatterns, choose_subsets, leading_pattern, moments_of
 from tag2mask.pipeline import Run, Source, estimate_mask, open_run, resume_run, run_stages
@@ -113,7 +114,7 @@ def jobs(recipe: Recipe, data, classifier: Classifier, patterns: ClassPatterns, 
         scores = {"gradcam": normalised_cam(grad_cam(seen.logits, seen.features[layer], [s.labels for s in samples]))}
         with torch.no_grad():
             scores |= {
-                "cam": cam_scores(classifier, seen.features),
+                "cam": normalised_cam(classifier.activation(seen.features[LAST])),
                 "ddt": ddt_scores(ddt, seen.features),
                 "patterns": patterns.score_features(seen.features),
             }

@@ -8,7 +8,6 @@ import torch
 from sklearn.decomposition import PCA
 
 from tag2mask.baselines import (
-    cam_scores,
     ddt_scores,
     discover_ddt,
     grad_cam,
@@ -62,7 +61,7 @@ def test_grad_cam_by_hand():
 def test_grad_cam_at_the_pooled_map_is_cam():
     classifier = a_classifier(LAST)
     images = photos()
-    cam = cam_scores(classifier, classifier(images).features).detach()
+    cam = normalised_cam(classifier.activation(classifier(images).features[LAST])).detach()
     found = grad_cam_scores(classifier, images, [(1, 2, 3)] * 4)
     torch.testing.assert_close(found, cam, rtol=1e-4, atol=1e-5)
     seen = classifier(images.float().requires_grad_())
@@ -97,7 +96,7 @@ def test_grad_cam_of_any_layer_is_the_gradients_of_a_copy_of_the_network(layer):
 def test_grad_cam_of_a_transformer_at_its_last_layer():
     classifier = a_classifier(LAST, name="vit_tiny_patch16_224")
     images = photos(2)
-    cam = cam_scores(classifier, classifier(images).features).detach()
+    cam = normalised_cam(classifier.activation(classifier(images).features[LAST])).detach()
     torch.testing.assert_close(grad_cam_scores(classifier, images, [(1, 2, 3)] * 2), cam, rtol=1e-3, atol=1e-4)
 
 

@@ -24,7 +24,6 @@ from tag2mask.pipeline import (
     STAGES,
     Source,
     estimate_mask,
-    estimate_masks,
     open_run,
     read_metrics,
     resume_run,
@@ -252,16 +251,6 @@ def test_conflicts_stay_uncertain_or_are_decided_by_the_crf(crf_calls):
     assert (estimate_mask(PHOTO, SCORES, [1, 3], made_recipe(crf="none", conflict="strongest")) == 3).all()
 
 
-def test_where_the_crf_changes_the_mask_it_is_not_certain(crf_calls):
-    ramp = np.tile(np.float32([-1, -1, 2, 2]), (1, 4, 1))
-    recipe = made_recipe(crf="all")
-    mask, certain = estimate_masks(PHOTO[:, :4], ramp, [1], recipe)  # the CRF says class 1 everywhere
-    assert (mask == 1).all()
-    assert (certain == [255, 255, 1, 1]).all()
-    mask, certain = estimate_masks(PHOTO[:, :4], ramp, [1], made_recipe(crf="none"))
-    assert (mask == certain).all()
-
-
 def test_the_crf_gets_the_recipes_parameters(crf_calls):
     estimate_mask(PHOTO, SCORES, [1], made_recipe(threshold=0.5, sharpness=2.0))
     probabilities, parameters = crf_calls[0]
@@ -291,46 +280,52 @@ def test_scores_are_the_mean_of_the_layers_and_some_of_the_class_activation(shap
         for name in ("patterns.safetensors", "patterns-layer3.0.safetensors")
     )
     shallow = torch.nn.functional.interpolate(shallow, deep.shape[2:], mode="bilinear", align_corners=False)
-    found = pipeline.scorer(run)(images, [(1,), (2,)])
+    found = pipeline.scorer(run)(images, [(1,), (2,)])[0]
     torch.testing.assert_close(found, (deep + shallow) / 2, rtol=1e-3, atol=1e-3)
     run.recipe = load_recipe(recipe_file, [*settings, "proxy.cam_weight=2"])
-    added = pipeline.scorer(run)(images, [(1,), (2,)]) - found
+    added = pipeline.scorer(run)(images, [(1,), (2,)])[0] - found
     assert added.amax((2, 3)) == pytest.approx(2, abs=0.01)
     assert added.amin() >= -1e-4
 
 
-def test_scores_are_the_mean_over_scales_and_mirrored_photos(shapes_folder, recipe_file, tmp_path, monkeypatch):
-    settings = ["proxy.scales=[96, 64]", "proxy.flip=true", "classifier.epochs=5"]
+def test_scores_are_the_mean_over_mirrored_photos(shapes_folder, recipe_file, tmp_path, monkeypatch):
+    settings = ["proxy.flip=true", "classifier.epochs=5"]
     run = open_run(tmp_path, pipeline.Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings))
     run_stages(run, "discover")
     seen = []
-    monkeypatch.setattr(pipeline, "estimate_masks", lambda photo, scores, *rest: seen.append((photo, scores)) or 1 / 0)
+    monkeypatch.setattr(pipeline, "estimate_mask", lambda photo, *rest: seen.append((photo, rest[0], rest[3])) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         pipeline.estimate(run)
-    photo, found = seen[0]
-    score, maps = pipeline.scorer(run), []
-    for side in (96, 64):
-        image = pipeline.square(photo, side)[None]
-        maps += [score(image, [()]), score(image.flip(3), [()]).flip(3)]
-    assert maps[0].shape[2:] != maps[2].shape[2:]
-    wanted = sum(torch.nn.functional.interpolate(m, maps[0].shape[2:], mode="bilinear") for m in maps) / 4
-    torch.testing.assert_close(torch.from_numpy(found), wanted[0], rtol=1e-3, atol=1e-3)
+    photo, *found = seen[0]
+    score = pipeline.scorer(run)
+    image = pipeline.square(photo, run.recipe.patterns.size)[None]
+    for one, plain, mirrored in zip(found, score(image, [()]), score(image.flip(3), [()]), strict=True):
+        wanted = (plain + mirrored.flip(3)) / 2
+        torch.testing.assert_close(torch.from_numpy(one), wanted[0], rtol=1e-3, atol=1e-3)
 
 
-def test_the_segmenter_learns_from_what_is_certain(shapes_folder, recipe_file, tmp_path, monkeypatch):
-    settings = ["proxy.certain=true", "proxy.crf=all", "proxy.conflict=strongest", "classifier.epochs=5"]
+def test_layers_count_by_their_weights(shapes_folder, recipe_file, tmp_path):
+    settings = ["patterns.layers=[layer1, layer2]", "classifier.epochs=5"]
     run = open_run(tmp_path, pipeline.Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings))
-    run_stages(run, "estimate")
-    trained_on = []
-    monkeypatch.setattr(pipeline, "train_segmenter", lambda _, samples, masks, *rest, **how: trained_on.append(masks))
-    pipeline.segment(run)
-    assert trained_on == [tmp_path / "certain"]
-    for file in (tmp_path / "proxy").iterdir():
-        mask, certain = read_mask(file), read_mask(tmp_path / "certain" / file.name)
-        assert 255 not in mask
-        assert ((certain == mask) | (certain == 255)).all()
-    pipeline.redo_stage(run, "estimate")
-    assert len([*(tmp_path / "certain").iterdir()]) == len(run.train)
+    run_stages(run, "discover")
+    images = torch.stack([pipeline.square(read_photo(s.image), 64) for s in run.train.samples[:2]])
+
+    def scored(weights):
+        settings.append(f"patterns.layer_weights={weights}")
+        run.recipe = load_recipe(recipe_file, settings)
+        return pipeline.scorer(run)(images, [(1,), (2,)])[0]
+
+    even, first, second = scored([]), scored([1, 1e-9]), scored([1e-9, 1])
+    torch.testing.assert_close(scored([3, 1]), 0.75 * first + 0.25 * second)
+    torch.testing.assert_close(scored([2, 2]), even)
+
+
+def test_the_classifier_settles_conflicts():
+    activation = np.zeros_like(SCORES)
+    activation[0] = 9
+    for weight, wanted in ((0, 3), (1, 1)):
+        recipe = made_recipe(crf="none", conflict="strongest", activation_weight=weight)
+        assert (estimate_mask(PHOTO, SCORES, [1, 3], recipe, activation) == wanted).all()
 
 
 def test_the_real_crf_follows_the_photo():

@@ -80,6 +80,7 @@ class PatternsConfig(_Part):
 
     Attributes:
         layers: module names or aliases (C41, C42, C43, last); the scores of several are averaged.
+        layer_weights: how much each of several layers counts in that; empty for all the same.
         size: side of the square input in pixels.
         output_stride: of the feature map.
         images_per_class: at most this many randomly chosen photos a semantic subset.
@@ -89,11 +90,20 @@ class PatternsConfig(_Part):
     """
 
     layers: Annotated[list[str], Field(min_length=1)] = ["C41"]
+    layer_weights: list[Annotated[float, Field(gt=0)]] = []
     size: Side = 328
     output_stride: Stride = 16
     images_per_class: Positive = 800
     components: Positive = 50
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @field_validator("layer_weights")
+    @classmethod
+    def _one_a_layer(cls, weights: list[float], others: ValidationInfo) -> list[float]:
+        layers = others.data.get("layers", [])
+        if weights and len(weights) != len(layers):
+            raise ValueError(f"one for each of the {len(layers)} layers, or none")
+        return weights
 
 
 class ProxyConfig(_Part):
@@ -107,8 +117,9 @@ class ProxyConfig(_Part):
             its peak is on it, however strong it is in this photo.
         cam_weight: standard deviations that a class's CAM, 0..1 in each photo, adds to its score (paper: 0): CAM
             knows which class, the pattern how far.
-        scales: sides of the square inputs in pixels whose scores are averaged; empty for `patterns.size` alone
-            (paper).
+        activation_weight: where several classes are present, standard deviations taken from the score of each for
+            every logit by which its class activation is below the largest of theirs (paper: 0): the classifier's
+            logits compare classes, scores in deviations of their own class hardly do.
         flip: average with the scores of the mirrored photos.
         cam_thresholds: of ``cam`` and ``gradcam``: background where no class exceeds the first share, a class
             where it exceeds the second, 255 between them.
@@ -116,21 +127,18 @@ class ProxyConfig(_Part):
             class of the largest score.
         crf: refine ``none``, the photos of a ``single`` class (paper), or ``all``.
         sharpness: the CRF's unary is the softmax of this times the score beyond the threshold, background 0.
-        certain: the segmenter learns only where the CRF and the scores agree (paper: everywhere): where they do not,
-            the masks in ``certain/`` are 255; those in ``proxy/`` stay whole.
     """
 
     method: Literal["patterns", "cam", "gradcam", "ddt"] = "patterns"
     threshold: float = 0.0
     peak_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     cam_weight: Rate = 0.0
-    scales: Annotated[list[Side], Field(max_length=100)] = []
+    activation_weight: Rate = 0.0
     flip: bool = False
     cam_thresholds: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.2, 0.2)
     conflict: Literal["ignore", "strongest"] = "ignore"
     crf: Literal["none", "single", "all"] = "single"
     sharpness: Annotated[float, Field(gt=0)] = 3.0
-    certain: bool = False
 
 
 class CrfConfig(_Part):
@@ -163,6 +171,9 @@ class SegmenterConfig(_Part):
         schedule: of both rates: ``constant`` (paper) or ``poly`` (to zero with power 0.9).
         crop: smallest share of a photo's area in a random crop; 1 resizes the whole photo (paper).
         label_stride: logits and masks are compared at every n-th pixel of the input.
+        tag_weight: of the loss of a head that tells the photo's tags, whose log-probabilities are added to the
+            logits (paper: 0, no such head). Tags are right where masks are not: what is in a photo is learnt from
+            them, and a class that masks draw badly does not vanish or appear in photos without it.
         retrain: how many times to train again from scratch on own predictions (paper: 1).
     """
 
@@ -180,6 +191,7 @@ class SegmenterConfig(_Part):
     schedule: Literal["constant", "poly"] = "constant"
     crop: Share = 1.0
     label_stride: Positive = 1
+    tag_weight: Rate = 0.0
     retrain: Annotated[int, Field(ge=0, le=100)] = 1
 
     @field_validator("crop")

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from tag2mask.baselines import cam_scores, ddt_scores, discover_ddt, grad_cam_scores, largest_component
+from tag2mask.baselines import ddt_scores, discover_ddt, grad_cam_scores, largest_component, normalised_cam
 from tag2mask.config import Recipe, parse_recipe, read_yaml
 from tag2mask.crf import dense_crf, prepare
 from tag2mask.data import (
@@ -55,7 +55,7 @@ from tag2mask.networks.speed import folded_backbone
 from tag2mask.notebook import html_table
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.progress import duration, track
-from tag2mask.proxy import IGNORE, assign, beyond_peak_share, resize_scores, score_probabilities
+from tag2mask.proxy import IGNORE, assign, beyond_peak_share, resize_scores, score_probabilities, settle
 from tag2mask.scoring import Metrics, Scores, rounded, score_set
 from tag2mask.threads import map_ahead
 from tag2mask.training import train_classifier, train_segmenter
@@ -217,40 +217,38 @@ def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
 def estimate(run: Run) -> None:
     """Write the training photos' proxy masks (METHOD 5, Algorithm 1) to ``proxy/``."""
     score, how = scorer(run), run.recipe.proxy
-    scales = how.scales or [run.recipe.patterns.size]
     _prepare_crf(how.crf != "none")
 
-    def write(job: tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]) -> None:
-        sample, photo, scores = job
-        mask, certain = estimate_masks(photo, scores, sample.labels, run.recipe)
-        if how.certain:
-            write_mask(run.out / "certain" / f"{sample.name}.png", certain)
+    def write(job: tuple[Sample, NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]) -> None:
+        sample, photo, scores, activation = job
+        mask = estimate_mask(photo, scores, sample.labels, run.recipe, activation)
         write_mask(run.out / "proxy" / f"{sample.name}.png", largest_component(mask) if how.method == "ddt" else mask)
 
-    def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], NDArray[np.float32]]]:
+    def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]]:
         for chunk in _chunks(read_ahead(todo, run.recipe.workers, run.strict), 8):
             labels = [sample.labels for sample, _ in chunk]
-            maps = []
-            for side in scales:
-                squares = torch.stack([square(photo, side) for _, photo in chunk]).to(run.device)
-                maps.append(score(squares, labels))
-                if how.flip:
-                    maps.append(score(squares.flip(3), labels).flip(3))
-            mean = (_sum(maps) / len(maps)).cpu().numpy()
-            for (sample, photo), scores in zip(chunk, mean, strict=True):
-                yield sample, photo, scores
+            squares = torch.stack([square(photo, run.recipe.patterns.size) for _, photo in chunk]).to(run.device)
+            found = score(squares, labels)
+            if how.flip:
+                mirrored = score(squares.flip(3), labels)
+                found = [(one + other.flip(3)) / 2 for one, other in zip(found, mirrored, strict=True)]
+            for (sample, photo), *maps in zip(chunk, *(one.cpu().numpy() for one in found), strict=True):
+                yield sample, photo, *maps
 
     todo = without_mask(share(run.train.samples), run.out / "proxy")
     for _ in track(map_ahead(write, jobs()), len(todo), "proxy masks"):
         pass
 
 
-def scorer(run: Run) -> Callable[[Tensor, Sequence[Sequence[int]]], Tensor]:
+def scorer(run: Run) -> Callable[[Tensor, Sequence[Sequence[int]]], Sequence[Tensor]]:
     """Return what scores the classes of photos as the recipe's proxy method does.
 
-    It takes images, N x 3 x H x W, and each one's labels, and returns float N x C x h x w.
+    It takes images, N x 3 x H x W, and each one's labels, and returns scores and class activations, float
+    N x C x h x w each.
     """
     how, method, weight = run.recipe.patterns, run.recipe.proxy.method, run.recipe.proxy.cam_weight
+    shares = np.asarray(how.layer_weights or [1.0] * len(how.layers))
+    shares = shares / shares.sum()
     if method in ("patterns", "ddt"):
         patterns = [ClassPatterns.load(file) for file in _patterns_files(run)]
         classifier, file = patterns[0].classifier_, "patterns.safetensors"
@@ -261,31 +259,30 @@ def scorer(run: Run) -> Callable[[Tensor, Sequence[Sequence[int]]], Tensor]:
     classifier.to(run.device).requires_grad_(False)
     backbone = folded_backbone(classifier.backbone)
 
-    def score(images: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
+    def score(images: Tensor, labels: Sequence[Sequence[int]]) -> Sequence[Tensor]:
         if method == "gradcam":
-            return grad_cam_scores(classifier, images, labels)
+            return (grad_cam_scores(classifier, images, labels),) * 2
         with torch.inference_mode():
             features = backbone(images)
+            activation = classifier.activation(features[LAST])
             if method == "cam":
-                return cam_scores(classifier, features)
+                return normalised_cam(activation), activation
             if method == "ddt":
-                return ddt_scores(patterns[0], features)
-            maps = [fitted.score_features(features) / len(patterns) for fitted in patterns]
-            return _sum([*maps, weight * cam_scores(classifier, features)] if weight else maps)
+                return ddt_scores(patterns[0], features), activation
+            maps = [float(s) * fitted.score_features(features) for s, fitted in zip(shares, patterns, strict=True)]
+            scores = _sum([*maps, weight * normalised_cam(activation)] if weight else maps)
+            return scores, _like(activation, scores)
 
     return score
 
 
 def estimate_mask(
-    photo: NDArray[np.uint8], scores: NDArray[np.float32], labels: Sequence[int], recipe: Recipe
+    photo: NDArray[np.uint8],
+    scores: NDArray[np.float32],
+    labels: Sequence[int],
+    recipe: Recipe,
+    activation: NDArray[np.float32] | None = None,
 ) -> NDArray[np.uint8]:
-    """Return a photo's proxy mask, the first of `estimate_masks`."""
-    return estimate_masks(photo, scores, labels, recipe)[0]
-
-
-def estimate_masks(
-    photo: NDArray[np.uint8], scores: NDArray[np.float32], labels: Sequence[int], recipe: Recipe
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return a photo's proxy mask as the recipe says: Algorithm 1, then the CRF on the images it is for.
 
     Args:
@@ -293,30 +290,33 @@ def estimate_masks(
         scores: float32 C x h x w, in standard deviations or shares of the maximum (`ProxyConfig`).
         labels: the image-level labels.
         recipe: its ``proxy`` and ``crf`` are used.
+        activation: float32 C x h x w, class activations in logits, for ``proxy.activation_weight``.
 
     Returns:
-        The mask, uint8 H x W, and the same with 255 where the CRF has changed it.
+        uint8 H x W.
     """
     how, crf = recipe.proxy, recipe.crf
     if not labels:
-        return (np.zeros(photo.shape[:2], np.uint8),) * 2
+        return np.zeros(photo.shape[:2], np.uint8)
     is_cam = how.method in ("cam", "gradcam")
-    tagged = scores[[label - 1 for label in labels]]
-    present = resize_scores(tagged if is_cam else beyond_peak_share(tagged, how.peak_share), *photo.shape[:2])
+    rows = [label - 1 for label in labels]
+    tagged = scores[rows] if is_cam else beyond_peak_share(scores[rows], how.peak_share)
+    if how.activation_weight and activation is not None:
+        tagged = settle(tagged - how.threshold, activation[rows], how.activation_weight) + np.float32(how.threshold)
+    present = resize_scores(tagged, *photo.shape[:2])
     background, threshold = how.cam_thresholds if is_cam else (how.threshold, how.threshold)
     mask = assign(present, labels, threshold=threshold, conflict=how.conflict, background=background)
     if how.crf == "none" or (how.crf == "single" and len(labels) > 1):
-        return mask, mask
+        return mask
     start = score_probabilities(present, threshold=threshold, sharpness=how.sharpness)
     refined = dense_crf(photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps)
-    refined_mask = np.where(mask == IGNORE, mask, np.asarray([0, *labels], np.uint8)[refined.argmax(0)])
-    return refined_mask, np.where(refined_mask == mask, mask, np.uint8(IGNORE))
+    return np.where(mask == IGNORE, mask, np.asarray([0, *labels], np.uint8)[refined.argmax(0)])
 
 
 def segment(run: Run) -> None:
     """Train the segmenter on the proxy masks (METHOD 6)."""
     _prepare_crf(run.recipe.segmenter.method != "plain")
-    train_on(run, run.out / ("certain" if run.recipe.proxy.certain else "proxy"), 0)
+    train_on(run, run.out / "proxy", 0)
 
 
 def retrain(run: Run) -> None:
@@ -532,7 +532,7 @@ def redo_stage(run: Run, stage: str) -> None:
     written = {
         "classify": [run.out / "classifier.safetensors"],
         "discover": [run.out / "patterns.safetensors"],
-        "estimate": [png for folder in ("proxy", "certain") for png in (run.out / folder).rglob("*.png")],
+        "estimate": [*(run.out / "proxy").rglob("*.png")],
         "segment": [run.segmenter_after(0)],
         "retrain": [
             *(run.segmenter_after(rounds) for rounds in range(1, run.recipe.segmenter.retrain + 1)),
@@ -675,8 +675,9 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     torch.manual_seed(seed)
     backbone = how.backbone or run.recipe.backbone
     segmenter = Segmenter(
-        backbone.name, run.train.classes, head=how.head, output_stride=how.output_stride, weights=backbone.weights
-    )
+        backbone.name, run.train.classes, head=how.head, output_stride=how.output_stride, weights=backbone.weights,
+        tags=how.tag_weight > 0,
+    )  # fmt: skip
     file = run.segmenter_after(rounds)
     checkpoint = run.out / f".{file.stem}.pt"
     train_segmenter(
@@ -772,9 +773,11 @@ def _differences(mine: Any, theirs: Any, key: str = "") -> Iterator[tuple[str, A
 
 def _sum(maps: Sequence[Tensor]) -> Tensor:
     """Return the sum of maps, N x C x h x w each; those of another size are brought to the first's."""
-    first, *others = maps
-    resized = (functional.interpolate(m, first.shape[2:], mode="bilinear", align_corners=False) for m in others)
-    return sum(resized, start=first)
+    return sum((_like(one, maps[0]) for one in maps[1:]), start=maps[0])
+
+
+def _like(maps: Tensor, other: Tensor) -> Tensor:
+    return functional.interpolate(maps, other.shape[2:], mode="bilinear", align_corners=False)
 
 
 def square(photo: NDArray[np.uint8], size: int) -> Tensor:

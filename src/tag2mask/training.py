@@ -33,7 +33,7 @@ from tag2mask.progress import track
 
 log = logging.getLogger("tag2mask")
 Pair = tuple[Tensor, ...]
-"""A photo and what it teaches: its mask, its labels, or both."""
+"""A photo and what it teaches: its labels, perhaps after its mask."""
 Weight = Callable[[Sequence[Pair]], int]
 
 
@@ -59,10 +59,11 @@ class TaggedPhotos(Dataset[tuple[int, "Pair | str"]]):
 
 
 class MaskedPhotos(Dataset[tuple[int, "Pair | str"]]):
-    """Augmented photos with masks: uint8 3 x size x size and uint8 size x size, or what is wrong."""
+    """Augmented photos with masks and labels: uint8 3 x size x size, uint8 size x size, float C, or what is wrong."""
 
-    def __init__(self, samples: Sequence[Sample], masks: Path, size: int, crop: float) -> None:
+    def __init__(self, samples: Sequence[Sample], masks: Path, classes: int, size: int, crop: float) -> None:
         self.samples, self.masks = samples, masks
+        self.targets = targets_of((sample.labels for sample in samples), classes)
         self.augment = v2.Compose(_crop_and_flip(size, crop))
 
     def __len__(self) -> int:
@@ -80,20 +81,8 @@ class MaskedPhotos(Dataset[tuple[int, "Pair | str"]]):
         if photo.shape[:2] != mask.shape:
             size = f"{mask.shape[1]} x {mask.shape[0]}, not {photo.shape[1]} x {photo.shape[0]} pixels"
             return index, f"{self.masks / sample.name}.png: the mask is {size} as its photo"
-        return index, self.augment(tv_tensors.Image(_as_tensor(photo)), tv_tensors.Mask(torch.from_numpy(mask)))
-
-
-class SeededPhotos(MaskedPhotos):
-    """Whole photos, perhaps mirrored, with masks and labels: as `MaskedPhotos`, and float C."""
-
-    def __init__(self, samples: Sequence[Sample], masks: Path, size: int, classes: int) -> None:
-        super().__init__(samples, masks, size, crop=1.0)
-        self.targets = targets_of((sample.labels for sample in samples), classes)
-
-    def __getitem__(self, index: int) -> tuple[int, Pair | str]:
-        """Read and augment one photo and its mask."""
-        _, item = super().__getitem__(index)
-        return index, item if isinstance(item, str) else (*item, self.targets[index])
+        pair = self.augment(tv_tensors.Image(_as_tensor(photo)), tv_tensors.Mask(torch.from_numpy(mask)))
+        return index, (*pair, self.targets[index])
 
 
 def train_classifier(
@@ -162,25 +151,24 @@ def train_segmenter(
     stride = how.label_stride
     features = cache(lambda: features_in_training(segmenter.backbone))  # of the weights that `fit` begins with
 
-    def loss(model: Any, images: Tensor, targets: Tensor) -> Tensor:
-        targets = targets[:, ::stride, ::stride].long()
-        logits = model.decode(features()(images)).float()
-        logits = functional.interpolate(logits, targets.shape[1:], mode="bilinear", align_corners=False)
+    def loss(model: Any, images: Tensor, masks: Tensor, present: Tensor) -> Tensor:
+        targets = masks[:, ::stride, ::stride].long()
+        logits, tags = model.decode_with_tags(features()(images))
+        logits = functional.interpolate(logits.float(), targets.shape[1:], mode="bilinear", align_corners=False)
         counted = (targets != IGNORE).sum().clamp_min(1)
-        return functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
+        value = functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
+        if tags is None:
+            return value
+        return value + how.tag_weight * functional.binary_cross_entropy_with_logits(tags.float(), present)
 
     def pixels(batch: Sequence[Pair]) -> int:
-        return sum(int((mask[::stride, ::stride] != IGNORE).sum()) for _, mask in batch)
+        return sum(int((mask[::stride, ::stride] != IGNORE).sum()) for _, mask, _ in batch)
 
     def seeded(model: Any, images: Tensor, seeds: Tensor, present: Tensor) -> Tensor:
         return seeded_loss(how.method, model.decode(features()(images)).float(), images, seeds, present)
 
     plain = how.method == "plain"
-    photos = (
-        MaskedPhotos(samples, masks, how.size, how.crop)
-        if plain
-        else SeededPhotos(samples, masks, how.size, len(segmenter.classes))
-    )
+    photos = MaskedPhotos(samples, masks, len(segmenter.classes), how.size, how.crop)
     segmenter.backbone.freeze_before(how.train_from)
     groups = _groups(segmenter, how.learning_rate, how.backbone_learning_rate)
     fit(
@@ -362,10 +350,13 @@ def _as_tensor(photo: np.ndarray) -> Tensor:
 
 def _groups(model: Classifier | Segmenter, learning_rate: float, backbone_learning_rate: float) -> list[dict[str, Any]]:
     """Return the trainable parameters, new layers and backbone apart; batch-norm and biases do not decay."""
+    of_backbone = list(model.backbone.parameters())
+    known = set(map(id, of_backbone))
+    new = [parameter for parameter in model.parameters() if id(parameter) not in known]
     return [
-        {"params": [p for p in part.parameters() if p.requires_grad and (p.ndim > 1) == decays], "lr": rate}
+        {"params": [p for p in part if p.requires_grad and (p.ndim > 1) == decays], "lr": rate}
         | ({} if decays else {"weight_decay": 0.0})
-        for part, rate in ((model.head, learning_rate), (model.backbone, backbone_learning_rate))
+        for part, rate in ((new, learning_rate), (of_backbone, backbone_learning_rate))
         for decays in (True, False)
     ]
 

@@ -1,10 +1,9 @@
 """Other ways from a classifier to masks, for rows beside ours."""
 
-from tag2mask.baselines.cam import cam_scores, grad_cam, grad_cam_scores, normalised_cam
+from tag2mask.baselines.cam import grad_cam, grad_cam_scores, normalised_cam
 from tag2mask.baselines.ddt import ddt_scores, discover_ddt, largest_component
 
 __all__ = [
-    "cam_scores",
     "ddt_scores",
     "discover_ddt",
     "grad_cam",

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier
 
 
@@ -52,11 +51,6 @@ def grad_cam(logits: Tensor, maps: Tensor, labels: Sequence[Sequence[int]]) -> T
         weighted = torch.einsum("nd,ndhw->nhw", gradient.mean((2, 3)), maps.detach())
         scores[rows, columns] = weighted[rows].clamp_min(0)
     return scores
-
-
-def cam_scores(classifier: Classifier, features: dict[str, Tensor]) -> Tensor:
-    """Return the normalised CAM of every class, float N x C x h x w, from the features of the backbone."""
-    return normalised_cam(classifier.activation(features[LAST]))
 
 
 def grad_cam_scores(classifier: Classifier, images: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:

@@ -26,6 +26,7 @@ class Segmenter(nn.Module):
         head: ``largefov`` or ``light``.
         output_stride: of the backbone.
         weights: as for `Backbone`.
+        tags: with a `TagHead`, whose log-probability of a class in the photo is added to the class's logits.
 
     >>> segmenter = Segmenter("resnet18", ["cat", "dog"], weights="random").eval()
     >>> segmenter(torch.zeros(1, 3, 64, 64)).shape
@@ -40,6 +41,7 @@ class Segmenter(nn.Module):
         head: Literal["largefov", "light"] = "light",
         output_stride: int = 16,
         weights: str = "auto",
+        tags: bool = False,
     ) -> None:
         super().__init__()
         self.classes, self.head_name = tuple(classes), head
@@ -50,6 +52,7 @@ class Segmenter(nn.Module):
         channels = [self.backbone.channels[layer] for layer in self.backbone.layers]
         count = len(classes) + 1
         self.head: nn.Module = LargeFov(channels[-1], count) if head == "largefov" else LightHead(channels, count)
+        self.tags = TagHead(channels[-1], len(classes)) if tags else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, N x (C + 1) x h x w, for images N x 3 x H x W, RGB, 0..255."""
@@ -57,8 +60,20 @@ class Segmenter(nn.Module):
 
     def decode(self, features: dict[str, Tensor]) -> Tensor:
         """Return logits from the backbone's features."""
-        logits: Tensor = self.head([features[layer] for layer in self.backbone.layers])
-        return logits
+        return self.decode_with_tags(features)[0]
+
+    def decode_with_tags(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        r"""Return logits, and those of the photo's tags, N x C, where there is a `TagHead`.
+
+        $z_c(u) + \log \sigma(t_c)$: a class that the photo as a whole does not show wins nowhere in it.
+        """
+        maps = [features[layer] for layer in self.backbone.layers]
+        logits: Tensor = self.head(maps)
+        if self.tags is None:
+            return logits, None
+        tags: Tensor = self.tags(maps[-1])
+        present = functional.pad(functional.logsigmoid(tags), (1, 0))  # background is
+        return logits + present[:, :, None, None], tags
 
     def folded(self) -> Segmenter:
         """Return a copy for inference, with batch normalisations multiplied into the convolutions before them.
@@ -84,6 +99,7 @@ class Segmenter(nn.Module):
             "classes": list(self.classes),
             "head": self.head_name,
             "output_stride": self.backbone.output_stride,
+            "tags": self.tags is not None,
         }
         save_tensors(file, self.state_dict(), "a segmenter", about)
 
@@ -100,6 +116,26 @@ class Segmenter(nn.Module):
             segmenter = cls(**about, weights="random")
             load_weights(segmenter, tensors, str(file))
         return segmenter.eval()
+
+
+class TagHead(nn.Module):
+    """The photo's tags from its deepest feature map; they are known for certain, as masks are not.
+
+    Args:
+        channels: of the map.
+        classes: number of logits.
+        width: channels inside.
+    """
+
+    def __init__(self, channels: int, classes: int, width: int = 768) -> None:
+        super().__init__()
+        self.see = nn.Sequential(nn.BatchNorm2d(channels, affine=False), *_convolution(channels, width))
+        self.classify = nn.Sequential(nn.Dropout(0.2), nn.Linear(width, classes))
+
+    def forward(self, deepest: Tensor) -> Tensor:
+        """Return logits, N x C."""
+        logits: Tensor = self.classify(self.see(deepest).mean((2, 3)))
+        return logits
 
 
 class LargeFov(nn.Module):
