@@ -21,22 +21,25 @@ from tag2mask.scoring import score_set
 PAPER = "luo2020-efficientnet-lite0"
 STEPS = {
     "conflicts to the larger score": ["proxy.conflict=strongest"],
-    "CRF on all photos": ["proxy.crf=all"],
+    "CRF on all photos": ["proxy.crf=all", "crf.bilateral=[80, 9, 10]"],
     "448 px": ["patterns.size=448"],
-    "three layers": ["patterns.layers=[blocks.5.0, blocks.5, blocks.6]"],
+    "three layers, 2 : 1 : 1": [
+        "patterns.layers=[blocks.5.0, blocks.5, blocks.6]",
+        "patterns.layer_weights=[2, 1, 1]",
+    ],
     "contrast 0.3": ["patterns.contrast=0.3"],
     "threshold a quarter of the peak": ["proxy.peak_share=0.25"],
     "CAM added, weight 1.5": ["proxy.cam_weight=1.5"],
+    "the classifier settles conflicts, weight 0.1": ["proxy.activation_weight=0.1"],
+    "mirrored photos too": ["proxy.flip=true"],
 }
 WITHOUT = {
-    "CRF on photos of one class": ["proxy.crf=single"],
     "no CRF": ["proxy.crf=none"],
-    "conflicts 255": ["proxy.conflict=ignore"],
-    "328 px": ["patterns.size=328"],
-    "C41 alone": ["patterns.layers=[blocks.5.0]"],
+    "C41 alone": ["patterns.layers=[blocks.5.0]", "patterns.layer_weights=[]"],
+    "three layers alike": ["patterns.layer_weights=[]"],
     "no contrast": ["patterns.contrast=0"],
     "threshold 0.3 deviations": ["proxy.peak_share=0", "proxy.threshold=0.3"],
-    "no CAM": ["proxy.cam_weight=0"],
+    "no CAM": ["proxy.cam_weight=0", "proxy.activation_weight=0"],
 }
 
 
@@ -55,7 +58,7 @@ def main() -> None:
     for kind, name, recipe in recipes():
         run = open_run(args.out / f"{len(rows):02}", Source(str(args.data.resolve()), args.labels, args.split), recipe)
         share_file(args.run / "classifier.safetensors", run.out / "classifier.safetensors")
-        same = found.setdefault(recipe.patterns.model_dump_json(), run.out)
+        same = found.setdefault(recipe.patterns.model_dump_json(exclude={"layer_weights"}), run.out)
         for file in same.glob("patterns*.safetensors"):
             share_file(file, run.out / file.name)
         run_stages(run, "discover")

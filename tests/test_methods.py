@@ -18,7 +18,7 @@ from tag2mask.errors import DataError, RecipeError, WeightsError
 from tag2mask.networks.classifier import Classifier
 from tag2mask.pipeline import Source, estimate_mask, open_run, resume_run, run_stages
 from tag2mask.proxy import proxy_mask
-from tag2mask.training import SeededPhotos
+from tag2mask.training import MaskedPhotos
 
 
 @pytest.fixture
@@ -163,10 +163,10 @@ def test_without_readable_photos_there_is_no_object(shapes, finished_run, recipe
         run_stages(run, "discover")
 
 
-def test_seeded_photos_come_whole_with_their_labels(shapes):
+def test_masked_photos_come_whole_with_their_labels(shapes):
     data = load(shapes)
     data.samples[3].image.write_bytes(b"")
-    photos = SeededPhotos(data.samples, data.samples[0].mask.parent, 48, 2)
+    photos = MaskedPhotos(data.samples, data.samples[0].mask.parent, 2, 48, crop=1.0)
     photo, mask, labels = photos[13][1]
     assert photo.shape == (3, 48, 48)
     assert set(mask.unique().tolist()) == {0, 1, 2}

@@ -319,15 +319,31 @@ def test_segmenter_gives_logits_of_background_and_classes(name, head, stride, sh
         assert segmenter(torch.zeros(2, 3, 96, 64)).shape == shape
 
 
+@pytest.mark.parametrize("tags", [False, True])
 @pytest.mark.parametrize("head", ["light", "largefov"])
-def test_segmenter_saved_and_loaded(tmp_path, head):
+def test_segmenter_saved_and_loaded(tmp_path, head, tags):
     torch.manual_seed(0)
-    segmenter = Segmenter("resnet18", ["a", "b"], head=head, output_stride=16, weights="random").eval()
+    segmenter = Segmenter("resnet18", ["a", "b"], head=head, output_stride=16, weights="random", tags=tags).eval()
     segmenter.save(tmp_path / "segmenter.safetensors")
     loaded = Segmenter.load(tmp_path / "segmenter.safetensors")
     assert (loaded.classes, loaded.head_name, loaded.training) == (("a", "b"), head, False)
     with torch.no_grad():
         assert torch.equal(loaded(SMALL), segmenter(SMALL))
+
+
+def test_a_class_is_as_likely_as_the_photos_tags_allow():
+    """Logits differ from those without the tag head by the log-probability of each tag, the same everywhere."""
+    torch.manual_seed(0)
+    segmenter = Segmenter("resnet18", ["a", "b"], weights="random", tags=True).eval()
+    with torch.no_grad():
+        segmenter.tags.classify[1].bias.copy_(torch.tensor([0.0, -9.0]))
+        features = segmenter.backbone(SMALL)
+        logits, tags = segmenter.decode_with_tags(features)
+        plain = segmenter.head([features[layer] for layer in segmenter.backbone.layers])
+    assert tags.shape == (len(SMALL), 2)
+    torch.testing.assert_close(logits[:, 0], plain[:, 0])
+    wanted = plain[:, 1:] + tags.sigmoid().log()[:, :, None, None]
+    torch.testing.assert_close(logits[:, 1:], wanted)
 
 
 def test_one_kind_of_file_is_not_taken_for_another(tmp_path):

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from tag2mask import training
 from tag2mask.config import ClassifierConfig, SegmenterConfig
-from tag2mask.data import load, write_mask
+from tag2mask.data import load, read_photo, write_mask
 from tag2mask.errors import DataError, WeightsError
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier
@@ -43,7 +43,7 @@ def kill_after(monkeypatch, epochs):
 
 def trained(data, checkpoint, how=HOW, seed=0, masks=None, strict=False):
     torch.manual_seed(3)
-    segmenter = Segmenter("resnet10t", data.classes, weights="random")
+    segmenter = Segmenter("resnet10t", data.classes, weights="random", tags=how.tag_weight > 0)
     masks = masks or data.samples[0].mask.parent
     train_segmenter(segmenter, data.samples, masks, how, seed=seed, workers=0, checkpoint=checkpoint, strict=strict)
     return segmenter
@@ -210,15 +210,35 @@ def test_a_mask_of_another_size_is_reported_and_skipped(shapes, tmp_path, caplog
 def test_photo_and_mask_are_augmented_alike(data, crop):
     """The objects are saturated on grey, so that colour tells where the mask must be."""
     torch.manual_seed(0)
-    photos = MaskedPhotos(data.samples, data.samples[0].mask.parent, 64, crop)
+    photos = MaskedPhotos(data.samples, data.samples[0].mask.parent, len(data.classes), 64, crop)
     for index in range(len(photos)):
-        photo, mask = photos[index][1]
+        photo, mask, _ = photos[index][1]
         assert photo.shape == (3, 64, 64)
         assert mask.shape == (64, 64)
         assert set(mask.unique().tolist()) <= {0, *data.samples[index].labels}
         red, _, blue = photo.float()
         coloured = (red - blue).abs() > 90
         assert ((mask > 0) == coloured).float().mean() > 0.95
+
+
+def test_tags_teach_what_masks_do_not(data, few, tmp_path):
+    """The masks name the first class everywhere; the photos' tags tell the classes apart all the same."""
+    for sample in few.samples:
+        write_mask(tmp_path / f"masks/{sample.name}.png", np.ones(data.truth(sample).shape, np.uint8))
+    how = HOW.model_copy(update={"epochs": 25, "learning_rate": 3e-3, "crop": 1.0, "tag_weight": 1.0})
+    segmenter = trained(few, tmp_path / "checkpoint.pt", how, masks=tmp_path / "masks")
+    present = training.targets_of((sample.labels for sample in few.samples), len(few.classes)).bool()
+    images = torch.stack(
+        [
+            functional.interpolate(torch.from_numpy(read_photo(sample.image)).permute(2, 0, 1)[None].float(), (48, 48))[
+                0
+            ]
+            for sample in few.samples
+        ]
+    )
+    with torch.inference_mode():
+        _, tags = segmenter.decode_with_tags(segmenter.backbone(images))
+    assert tags[present].mean() > tags[~present].mean() + 2
 
 
 def test_uncertain_pixels_teach_nothing(data, few, tmp_path):

@@ -63,8 +63,8 @@ def settle(scores: NDArray[np.float32], activation: NDArray[np.float32], weight:
         float32 L x h x w.
 
     >>> scores, activation = np.float32([[[2, 2]], [[1, -1]]]), np.float32([[[0, 0]], [[9, 9]]])
-    >>> settle(scores, activation, 0.2).round(1).tolist()
-    [[[0.2, 2.0]], [[1.0, -1.0]]]
+    >>> settle(scores, activation, 0.25).tolist()
+    [[[-0.25, 2.0]], [[1.0, -1.0]]]
     """
     present = scores > 0
     favourite = np.where(present, activation, -np.inf).max(0)
