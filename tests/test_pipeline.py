@@ -304,6 +304,18 @@ def test_scores_are_the_mean_over_mirrored_photos(shapes_folder, recipe_file, tm
         torch.testing.assert_close(torch.from_numpy(one), wanted[0], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("name", "size"), [("vit_small_patch14_dinov2", 56), ("vit_tiny_patch16_dinov3_qkvb", 64)])
+def test_self_supervised_transformers_go_through_all_stages(shapes_folder, tmp_path, name, size):
+    settings = [f"{part}.size={size}" for part in ("classifier", "patterns", "segmenter")]
+    settings += [f"inference.scales=[{size}]", "segmenter.epochs=1", "classifier.epochs=5"]
+    settings += ["segmenter.retrain=0", "proxy.crf=none", "inference.crf=null"]
+    recipe = load_recipe("dinov2-small", [*settings, f"backbone.name={name}", "backbone.weights=random"])
+    run = open_run(tmp_path, pipeline.Source(str(shapes_folder), None, "val"), recipe)
+    run.train = run.train.with_samples(run.train.samples[-6:])
+    run_stages(run, "predict")
+    assert len([*(tmp_path / "predictions").iterdir()]) == len(run.train)
+
+
 def test_layers_count_by_their_weights(shapes_folder, recipe_file, tmp_path):
     settings = ["patterns.layers=[layer1, layer2]", "classifier.epochs=5"]
     run = open_run(tmp_path, pipeline.Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings))
