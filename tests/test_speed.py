@@ -14,9 +14,18 @@ from torch import nn
 from tag2mask import training
 from tag2mask.config import SegmenterConfig
 from tag2mask.data import load
+from tag2mask.networks import speed
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.deeplab import Segmenter
-from tag2mask.networks.speed import DilatedDepthwise, FoldedInTraining, SamePadding, features_in_training
+from tag2mask.networks.speed import (
+    DilatedDepthwise,
+    FoldedInTraining,
+    FusedConv,
+    FusedSamePadding,
+    SamePadding,
+    faster_copy,
+    features_in_training,
+)
 
 
 def seasoned(name):
@@ -81,6 +90,56 @@ def test_a_network_whose_modules_are_in_another_order_is_used_as_it_is():
     order = ["conv1", "bn2", "conv2", "bn1"]
     first._modules = {name: first._modules[name] for name in [*order, *(set(first._modules) - set(order))]}
     assert features_in_training(backbone) is backbone
+
+
+class Turns(nn.Module):
+    """Convolutions with ReLUs that one may do with them, and ReLUs that one may not."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
+        self.alone, self.shared, self.after_sum = nn.ReLU6(), nn.ReLU(), nn.ReLU(inplace=True)
+
+    def forward(self, images):
+        one = self.alone(self.convs[0](images))
+        two = self.shared(self.convs[2](self.shared(self.convs[1](one))))
+        three = self.convs[3](two)
+        three += one
+        return self.after_sum(three)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_convolutions_do_the_activations_that_take_nothing_else():
+    torch.manual_seed(0)
+    model = Turns().eval()
+    faster = faster_copy(model, torch.device("cpu"))
+    assert [type(conv) for conv in faster.convs] == [FusedConv] * 4
+    assert type(faster.alone) is nn.Identity
+    assert [type(faster.shared), type(faster.after_sum)] == [nn.ReLU, nn.ReLU]
+    assert [type(conv) for conv in model.convs] == [nn.Conv2d] * 4
+    images = 255 * torch.rand(2, 3, 9, 8)
+    torch.testing.assert_close(faster(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet10t", "vgg11_bn"])
+def test_features_of_a_faster_copy_are_the_same(name):
+    backbone = seasoned(name).float()
+    faster = faster_copy(backbone, torch.device("cpu"))
+    kinds = {type(module) for module in faster.modules()}
+    assert FusedConv in kinds
+    assert nn.Conv2d not in kinds
+    assert (FusedSamePadding in kinds) == (name == "tf_efficientnet_lite0")
+    images = 255 * torch.rand(2, 3, 80, 64)
+    with torch.no_grad():
+        for layer, maps in backbone(images).items():
+            torch.testing.assert_close(faster(images)[layer], maps, rtol=1e-3, atol=1e-4 * float(maps.abs().max()))
+
+
+def test_without_onednn_a_copy_is_folded_alone(monkeypatch):
+    monkeypatch.setattr(speed, "_has_fused", lambda image: False)
+    faster = faster_copy(seasoned("resnet10t").float(), torch.device("cpu"))
+    assert not any(isinstance(module, FusedConv) for module in faster.modules())
 
 
 @settings(deadline=None, max_examples=40)
