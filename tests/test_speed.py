@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from shutil import which
 
 import pytest
 import torch
+import torch._inductor.config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers import Conv2dSame
@@ -14,6 +16,7 @@ from torch import nn
 from tag2mask import training
 from tag2mask.config import SegmenterConfig
 from tag2mask.data import load
+from tag2mask.errors import RunError
 from tag2mask.networks import speed
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.deeplab import Segmenter
@@ -140,6 +143,33 @@ def test_without_onednn_a_copy_is_folded_alone(monkeypatch):
     monkeypatch.setattr(speed, "_has_fused", lambda image: False)
     faster = faster_copy(seasoned("resnet10t").float(), torch.device("cpu"))
     assert not any(isinstance(module, FusedConv) for module in faster.modules())
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """torch.compile with nothing in its caches."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.skipif(not (which("g++") or which("clang++")), reason="needs a C++ compiler")
+def test_a_compiled_copy_gives_the_same(compiler):
+    segmenter = Segmenter("resnet10t", ["a", "b"], weights="random").eval()
+    faster = segmenter.folded(compile_for=32)
+    assert next(faster.parameters()).device.type == "cpu"
+    images = 255 * torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(faster(images), segmenter(images), rtol=1e-3, atol=1e-5)
+
+
+def test_without_a_compiler_one_line_says_so(compiler, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    segmenter = Segmenter("resnet10t", ["a"], weights="random").eval()
+    with pytest.raises(RunError, match=r"torch.compile does not work here .*inference.compile=false") as raised:
+        segmenter.folded(compile_for=32)
+    assert "\n" not in str(raised.value)
 
 
 @settings(deadline=None, max_examples=40)

@@ -618,7 +618,8 @@ class TrainedSegmenter:
 
     @cached_property
     def _folded(self) -> Segmenter:
-        return self.segmenter.folded()
+        how = self.recipe.inference
+        return self.segmenter.folded(how.scales[0] if how.compile else None)
 
 
 def load_segmenter(run: str | Path, rounds: int | None = None) -> TrainedSegmenter:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tag2mask.errors import WeightsError
 from tag2mask.networks.backbones import LAST, Backbone, check_network, pyramid_layers
-from tag2mask.networks.speed import faster_copy
+from tag2mask.networks.speed import compiled_copy, faster_copy
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
 
 
@@ -59,17 +59,21 @@ class Segmenter(nn.Module):
         logits: Tensor = self.head([features[layer] for layer in self.backbone.layers])
         return logits
 
-    def folded(self) -> Segmenter:
-        """Return `tag2mask.networks.speed.faster_copy` of it.
+    def folded(self, compile_for: int | None = None) -> Segmenter:
+        """Return a copy for inference by `tag2mask.networks.speed.faster_copy`.
+
+        Args:
+            compile_for: side of an input; given, the copy is `tag2mask.networks.speed.compiled_copy`'s.
 
         Raises:
             WeightsError: the logits are no numbers.
+            RunError: torch cannot compile here.
         """
         device = self.backbone.mean.device
         with torch.inference_mode():
             if not self(torch.zeros(1, 3, 64, 64, device=device)).isfinite().all():
                 raise WeightsError("the segmenter gives scores that are no numbers: its weights are damaged")
-        return faster_copy(self, device)
+        return faster_copy(self, device) if compile_for is None else compiled_copy(self, device, compile_for)
 
     def save(self, file: str | Path) -> None:
         """Write the network and how to build it as safetensors."""

@@ -20,7 +20,8 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tag2mask.networks.backbones import Backbone
+from tag2mask.errors import RunError
+from tag2mask.networks.backbones import Backbone, half_precision
 
 Features = Callable[[Tensor], dict[str, Tensor]]
 Network = TypeVar("Network", bound=nn.Module)
@@ -173,7 +174,7 @@ def folded_backbone(backbone: Backbone) -> Backbone:
     return faster_copy(backbone, backbone.mean.device)
 
 
-def faster_copy(model: Network, device: torch.device) -> Network:
+def faster_copy(model: Network, device: torch.device, fused: bool = True) -> Network:
     """Return a copy for inference alone, with batch normalisations and, on a CPU, activations done by convolutions.
 
     Which those are is read from the order of modules and from what they hand on. Where that gives other results,
@@ -182,6 +183,7 @@ def faster_copy(model: Network, device: torch.device) -> Network:
     Args:
         model: in evaluation mode; it takes images N x 3 x H x W, 0..255.
         device: where it is.
+        fused: let convolutions do activations too.
     """
     with torch.inference_mode(False), torch.no_grad():
         image = _ramp(device)
@@ -190,11 +192,38 @@ def faster_copy(model: Network, device: torch.device) -> Network:
         fold(folded)
         if not _same(folded(image), wanted):
             return model
-        if not _has_fused(image):
+        if not (fused and _has_fused(image)):
             return folded
-        fused = deepcopy(folded)
-        fuse(fused, image)
-        return fused if _same(fused(image), wanted) else folded
+        faster = deepcopy(folded)
+        fuse(faster, image)
+        return faster if _same(faster(image), wanted) else folded
+
+
+def compiled_copy(model: Network, device: torch.device, side: int) -> Network:
+    """Return a copy for inference alone by `torch.compile`, which compiles again for every size of input.
+
+    Args:
+        model: in evaluation mode; it takes images N x 3 x H x W, 0..255.
+        device: where it is.
+        side: of an input that will be used: what is compiled to try it is not compiled for nothing.
+
+    Raises:
+        RunError: torch cannot compile here.
+    """
+    folded = faster_copy(model, device, fused=False)
+    options: Any = {"freezing": True} if device.type == "cpu" else None  # packed weights; slower without
+    compiled = torch.compile(folded, dynamic=False, options=options)
+    image = torch.zeros(1, 3, side, side, device=device)
+    try:
+        with torch.inference_mode(), half_precision(device):
+            compiled(image)
+    except Exception as error:  # of torch's compiler, of the C++ compiler, of the operating system
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(
+            f"torch.compile does not work here ({reason}); install a C++ compiler such as g++, "
+            "or leave it out with --set inference.compile=false"
+        ) from None
+    return cast(Network, compiled)
 
 
 def fold(model: nn.Module) -> None:
