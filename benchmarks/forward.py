@@ -3,10 +3,10 @@
     taskset -c 0 python benchmarks/forward.py --photos VOC2012/JPEGImages --json forward.json
     taskset -c 0 python benchmarks/forward.py --photos VOC2012/JPEGImages --runs runs/voc --compile
 
-Each row is a network: of each recipe, untrained, or the segmenter of a run. Folded are batch normalisations alone; fused,
-which is what `tag2mask predict` does, activations too. Seconds are the processor's, of a photo at the recipe's three
-scales, the smallest of the repeats of each photo, all ways in turn; compiling comes before. `same` is the share of pixels
-whose most likely class, without CRF, is that of the network as it is; for untrained networks it says little.
+Each row is a network: of each recipe, untrained, or the segmenter of a run. Folded are batch normalisations alone;
+fused, which is what `tag2mask predict` does, activations too. Seconds are the processor's, of a photo at the recipe's
+three scales, the smallest of the repeats of each photo, all ways in turn; compiling comes before. `same` is the share
+of pixels whose most likely class, without CRF, is that of the network as it is; for untrained ones it says little.
 """
 
 from __future__ import annotations
@@ -45,14 +45,13 @@ def untrained(name):
     return network.eval(), recipe.inference.scales
 
 
-def ways_of(segmenter, scales, photo, compiling):
+def ways_of(segmenter, scales, compiling):
     """Return the networks to compare."""
     folded = faster_copy(segmenter, torch.device("cpu"), fused=False)
     networks = dict(zip(WAYS, (segmenter, folded, segmenter.folded(), folded), strict=True))
     if compiling:
         start = time.perf_counter()
-        networks[COMPILED] = segmenter.folded(compile_for=scales[0])
-        forward(networks[COMPILED], [photo], scales)
+        networks[COMPILED] = segmenter.folded(compile_for=scales)
         print(f"compiled in {time.perf_counter() - start:.0f} s", file=sys.stderr)
     return networks
 
@@ -100,7 +99,7 @@ def main():
             segmenter, scales = trained.segmenter, trained.recipe.inference.scales
         else:
             segmenter, scales = untrained(name)
-        networks = ways_of(segmenter, scales, photos[0], args.compile)
+        networks = ways_of(segmenter, scales, args.compile)
         for row in measure(name, networks, scales, photos, args.repeats):
             if not rows:
                 print("| " + " | ".join(row) + " |\n" + "|---" * len(row) + "|")

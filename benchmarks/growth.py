@@ -3,12 +3,12 @@
     python benchmarks/growth.py VOC2012 --split train --json growth.json
     python benchmarks/growth.py VOC2012 --split train --counts 20 40 --classes 1
 
-Photos with true masks, at half their size, are repeated under new names by links until there are enough. `--classes 1 4`
-is how many variants there are of every class name: each photo's classes take one of four, so VOC's 20 classes become 80.
-Each stage is a call of the command line of its own. Seconds are those in metrics.json, without the start of Python;
-processor seconds are those of the whole command, its start and the processes that decode included: other programs change
-them less. Memory is the largest sum of resident sizes of these processes, looked at ten times a second (pages that they
-share count twice). CRFs are left out: they work on one photo at a time.
+Photos with true masks, at half their size, are repeated under new names by links until there are enough.
+`--classes 1 4` is how many variants there are of every class name: each photo's classes take one of four, so VOC's 20
+classes become 80. Each stage is a call of the command line of its own. Seconds are those in metrics.json, without the
+start of Python; processor seconds are those of the whole command, its start and the processes that decode included:
+other programs change them less. Memory is the largest sum of resident sizes of these processes, looked at ten times a
+second (pages that they share count twice). CRFs are left out: they work on one photo at a time.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def compiler(tmp_path, monkeypatch):
 def test_a_compiled_copy_gives_the_same(compiler):
     torch.manual_seed(0)
     model = Turns().eval()
-    faster, images = compiled_copy(model, torch.device("cpu"), 16), 255 * torch.rand(1, 3, 16, 16)
+    faster, images = compiled_copy(model, torch.device("cpu"), [16]), 255 * torch.rand(1, 3, 16, 16)
     assert next(faster.parameters()).device.type == "cpu"
     with torch.inference_mode():
         torch.testing.assert_close(faster(images), model(images), rtol=1e-3, atol=1e-4)
@@ -169,7 +169,7 @@ def test_without_a_compiler_one_line_says_so(compiler, monkeypatch):
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     segmenter = Segmenter("resnet10t", ["a"], weights="random").eval()
     with pytest.raises(RunError, match=r"torch.compile does not work here .*inference.compile=false") as raised:
-        segmenter.folded(compile_for=32)
+        segmenter.folded(compile_for=[32])
     assert "\n" not in str(raised.value)
 
 

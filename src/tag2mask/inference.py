@@ -199,7 +199,7 @@ def predict_masks(
         strict: raise for an unreadable photo instead of skipping it.
     """
     how = recipe.inference
-    segmenter, scales, crf = segmenter.folded(how.scales[0] if how.compile else None), how.scales, how.crf
+    segmenter, scales, crf = segmenter.folded(how.scales if how.compile else None), how.scales, how.crf
     together = _TOGETHER if next(segmenter.parameters()).is_cuda else 1
     draft_size = None if crf else 2 * max(scales)  # the CRF looks at every pixel
 

@@ -619,7 +619,7 @@ class TrainedSegmenter:
     @cached_property
     def _folded(self) -> Segmenter:
         how = self.recipe.inference
-        return self.segmenter.folded(how.scales[0] if how.compile else None)
+        return self.segmenter.folded(how.scales if how.compile else None)
 
 
 def load_segmenter(run: str | Path, rounds: int | None = None) -> TrainedSegmenter:

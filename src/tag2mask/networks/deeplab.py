@@ -59,11 +59,11 @@ class Segmenter(nn.Module):
         logits: Tensor = self.head([features[layer] for layer in self.backbone.layers])
         return logits
 
-    def folded(self, compile_for: int | None = None) -> Segmenter:
+    def folded(self, compile_for: Sequence[int] | None = None) -> Segmenter:
         """Return a copy for inference by `tag2mask.networks.speed.faster_copy`.
 
         Args:
-            compile_for: side of an input; given, the copy is `tag2mask.networks.speed.compiled_copy`'s.
+            compile_for: sides of inputs; given, the copy is `tag2mask.networks.speed.compiled_copy`'s.
 
         Raises:
             WeightsError: the logits are no numbers.

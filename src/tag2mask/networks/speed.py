@@ -7,7 +7,7 @@ Everything here works on a copy; the maths is the same, sums are rounded in anot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any, TypeVar, cast
@@ -199,24 +199,25 @@ def faster_copy(model: Network, device: torch.device, fused: bool = True) -> Net
         return faster if _same(faster(image), wanted) else folded
 
 
-def compiled_copy(model: Network, device: torch.device, side: int) -> Network:
-    """Return a copy for inference alone by `torch.compile`, which compiles again for every size of input.
+def compiled_copy(model: Network, device: torch.device, sides: Sequence[int]) -> Network:
+    """Return a copy for inference alone by `torch.compile`, compiled for squares of each size.
 
     Args:
         model: in evaluation mode; it takes images N x 3 x H x W, 0..255.
         device: where it is.
-        side: of an input that will be used: what is compiled to try it is not compiled for nothing.
+        sides: of the squares in pixels.
 
     Raises:
         RunError: torch cannot compile here.
     """
-    folded = faster_copy(model, device, fused=False)
-    options: Any = {"freezing": True} if device.type == "cpu" else None  # packed weights; slower without
-    compiled = torch.compile(folded, dynamic=False, options=options)
-    image = torch.zeros(1, 3, side, side, device=device)
+    from torch._inductor import config  # not before it is needed: it imports much
+
+    compiled = torch.compile(faster_copy(model, device, fused=False), dynamic=False)
+    packed = config.patch(freezing=device.type == "cpu")  # weights in oneDNN's order; without, no gain on a CPU
     try:
-        with torch.inference_mode(), half_precision(device):
-            compiled(image)
+        with packed, torch.inference_mode(), half_precision(device):
+            for side in sides:
+                compiled(torch.zeros(1, 3, side, side, device=device))
     except Exception as error:  # of torch's compiler, of the C++ compiler, of the operating system
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunError(
