@@ -103,11 +103,11 @@ def processor_seconds():
     return usage.ru_utime + usage.ru_stime
 
 
-def rows_of(data, folder, count, variants, shrink, settings):
+def rows_of(data, folder, count, variants, args):
     """Yield a row for each stage."""
-    classes = repeated(data, folder / "data", count, variants, shrink)
+    classes = repeated(data, folder / "data", count, variants, args.shrink)
     out = folder / "run"
-    options = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
+    options = [part for setting in (*SETTINGS, *args.settings) for part in ("--set", setting)]
     command = [sys.executable, "-m", "tag2mask.cli", "run", folder / "data", "--out", out, *options]
     for stage in STAGES:
         processor, peak = measured([*command, "--until", stage], folder / "said.txt")
@@ -115,6 +115,8 @@ def rows_of(data, folder, count, variants, shrink, settings):
         speed = round(count / seconds, 1) if seconds else None
         values = (classes, count, stage, seconds, speed, round(processor, 1), round(peak))
         yield dict(zip(COLUMNS, values, strict=True))
+        if stage == args.until:
+            break
 
 
 def main():
@@ -124,6 +126,7 @@ def main():
     parser.add_argument("--counts", type=int, nargs="+", default=[500, 2000, 8000], help="photos")
     parser.add_argument("--classes", type=int, nargs="+", default=[1, 4], help="variants of every class name")
     parser.add_argument("--shrink", type=int, default=2, help="divide the sides of the photos by this")
+    parser.add_argument("--until", choices=STAGES, help="the last stage")
     parser.add_argument("--set", dest="settings", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     args = parser.parse_args()
@@ -132,7 +135,7 @@ def main():
     for variants in args.classes:
         for count in args.counts:
             with tempfile.TemporaryDirectory() as folder:
-                for row in rows_of(data, Path(folder), count, variants, args.shrink, args.settings):
+                for row in rows_of(data, Path(folder), count, variants, args):
                     rows.append(row)
                     print("| " + " | ".join(map(str, row.values())) + " |", flush=True)
     if args.json:
