@@ -4,7 +4,7 @@
     python benchmarks/growth.py VOC2012 --split train --counts 20 40 --classes 1
 
 Photos with true masks, at half their size, are repeated under new names by links until there are enough.
-`--classes 1 4` is how many variants there are of every class name: each photo's classes take one of four, so VOC's 20
+`--classes 1 4` is how many variants there are of every class name: photos of a class take them in turn, so VOC's 20
 classes become 80. Each stage is a call of the command line of its own. Seconds are those in metrics.json, without the
 start of Python; processor seconds are those of the whole command, its start and the processes that decode included:
 other programs change them less. Memory is the largest sum of resident sizes of these processes, looked at ten times a
@@ -22,8 +22,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from tag2mask.data import load, write_mask
@@ -39,6 +41,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 def repeated(data, folder, count, variants, shrink):
     """Write so many photos, repeated ones as links, with tags and masks of so many variants of each class."""
+    seen = Counter()
     classes = [f"{name}-{variant}" if variants > 1 else name for name in data.classes for variant in range(variants)]
     for part in ("photos", "masks"):
         (folder / part).mkdir(parents=True)
@@ -46,27 +49,27 @@ def repeated(data, folder, count, variants, shrink):
         table = csv.writer(file)
         table.writerow(("image", "labels"))
         for number in range(count):
-            index, variant = number % len(data), number % variants
+            index = number % len(data)
             sample, photo = data.samples[index], folder / "photos" / f"{number:06}.jpg"
             if number == index:
                 with Image.open(sample.image) as whole:
                     whole.resize((whole.width // shrink, whole.height // shrink)).save(photo, quality=90)
             else:
                 photo.symlink_to(folder / "photos" / f"{index:06}.jpg")
-            labels = [(label - 1) * variants + variant for label in sample.labels]
-            table.writerow((photo.name, ";".join(classes[label] for label in labels)))
-            write_truth(data.truth(sample), folder / "masks" / f"{number:06}.png", variants, variant, shrink)
+            labels = {label: (label - 1) * variants + seen[label] % variants + 1 for label in sample.labels}
+            seen.update(labels.keys())
+            table.writerow((photo.name, ";".join(classes[label - 1] for label in labels.values())))
+            write_truth(data.truth(sample), folder / "masks" / f"{number:06}.png", labels, shrink)
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
     return len(classes)
 
 
-def write_truth(mask, file, variants, variant, shrink):
-    """Write a true mask in which every class is one of its variants."""
+def write_truth(mask, file, labels, shrink):
+    """Write a smaller true mask in which classes have become others."""
     height, width = (side // shrink for side in mask.shape)
-    mask = mask[::shrink, ::shrink][:height, :width]
-    named = (mask > 0) & (mask < 255)
-    mask[named] = (mask[named] - 1) * variants + variant + 1
-    write_mask(file, mask)
+    new = np.arange(256, dtype=np.uint8)
+    new[list(labels.keys())] = list(labels.values())
+    write_mask(file, new[mask[::shrink, ::shrink][:height, :width]])
 
 
 def resident(process):
