@@ -24,6 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,7 +36,7 @@ from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.patterns import collect_moments
-from tag2mask.training import train_classifier, train_segmenter
+from tag2mask.training import MaskedPhotos, TaggedPhotos, train_classifier, train_segmenter
 
 PHOTOS = {"voc": (20, 10_582, 1_449), "coco": (80, 118_287, 5_000)}
 """Classes, photos to train on and to predict, by what the recipe's name holds."""
@@ -45,20 +46,17 @@ TINY = (
 )  # fmt: skip
 
 
-class Noise(Dataset):
-    """The same image again and again, with a mask, or with the labels of one class."""
+class Repeated(Dataset):
+    """The first photo of others, with what it teaches, again and again: read and augmented once."""
 
-    def __init__(self, count, size, classes, masked):
-        random = torch.Generator().manual_seed(0)
-        self.count, self.image = count, torch.randint(256, (3, size, size), generator=random, dtype=torch.uint8)
-        mask = torch.randint(classes + 1, (size, size), generator=random, dtype=torch.uint8)
-        self.target = mask if masked else torch.eye(classes)[0]
+    def __init__(self, photos):
+        self.count, (_, self.item) = len(photos), photos[0]
 
     def __len__(self):
         return self.count
 
     def __getitem__(self, index):
-        return index, (self.image, self.target)
+        return index, self.item
 
 
 def now():
@@ -82,15 +80,19 @@ def peak():
     return round(torch.cuda.max_memory_allocated() / 1e9, 2) if device().type == "cuda" else None
 
 
-def epoch_of(train, data):
+def epoch_of(train, size, classes):
     """Train two epochs on noise; return the seconds of the second one and the peak memory in GB."""
-    ends = []
+    random, ends = np.random.default_rng(0), []
+    photo = random.integers(0, 256, (size, size, 3)).astype(np.uint8)
+    mask = random.integers(0, classes + 1, (size, size)).astype(np.uint8)
     if device().type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("tag2mask.training.TaggedPhotos", lambda *_: data),
-        patch("tag2mask.training.MaskedPhotos", lambda *_: data),
+        patch("tag2mask.training.read_photo", lambda *_, **__: photo),
+        patch("tag2mask.training.read_mask", lambda *_: mask),
+        patch("tag2mask.training.TaggedPhotos", lambda *given: Repeated(TaggedPhotos(*given))),
+        patch("tag2mask.training.MaskedPhotos", lambda *given: Repeated(MaskedPhotos(*given))),
         patch("tag2mask.training.save_checkpoint", lambda *_: ends.append(now())),
     ):
         train(seed=0, workers=0, checkpoint=Path(folder) / "none.pt")
@@ -142,11 +144,12 @@ def rows_of(recipe, classes, steps, rate):
     ):
         how = (recipe.classifier if network is classifier else recipe.segmenter).model_copy(update={"epochs": 2})
         count = steps * how.batch_size
-        data = Noise(count, how.size, classes, masked=network is segmenter)
-        samples = [SimpleNamespace(labels=(1,))] * count
+        samples = [SimpleNamespace(name="noise", image=Path(), labels=(1,))] * count
         arguments = [network, samples, *([Path()] if network is segmenter else []), how]
         work = operations(network, how.size)
-        seconds, memory = epoch_of(lambda train=train, given=arguments, **rest: train(*given, **rest), data)
+        seconds, memory = epoch_of(
+            lambda train=train, given=arguments, **rest: train(*given, **rest), how.size, classes
+        )
         setting = f"{how.size} px, batches of {how.batch_size}"
         yield part, setting, count / seconds, memory, work * count / seconds / rate
 
