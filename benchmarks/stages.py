@@ -4,8 +4,9 @@
 
 All stages of a recipe on the first photos, with one epoch of each training unless `--set` says otherwise. Waiting is
 the wall time in which the main thread waits for the decoding processes (with `--set workers=0`, in which it decodes).
-The dearest calls are cProfile's by their own time, of the main thread alone: CRFs and the writing of masks run in
-other threads. Photos a second count every photo once, also where a stage passes over them several times.
+Processor seconds are of all threads and processes, `main_percent` of them the main thread's; the dearest calls are
+cProfile's by their own processor time, of the main thread alone: CRFs and the writing of masks run in other threads,
+decoding in other processes. Photos a second count every photo once, also where a stage passes over them several times.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import cProfile
 import json
 import os
 import pstats
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -26,7 +28,7 @@ from tag2mask.config import load_recipe
 from tag2mask.data import load
 from tag2mask.pipeline import STAGES, Source, open_run
 
-COLUMNS = ("stage", "seconds", "photos_per_second", "waiting_percent", "dearest")
+COLUMNS = ("stage", "seconds", "processor_seconds", "photos_per_second", "waiting_percent", "main_percent", "dearest")
 
 
 class Waiting:
@@ -50,17 +52,38 @@ def dearest(profile, count=5):
     stats = pstats.Stats(profile).stats
     total = sum(own for _, _, own, _, _ in stats.values())
     first = sorted(stats.items(), key=lambda item: -item[1][2])[:count]
-    return ", ".join(f"{name.strip('<>')} {100 * entry[2] / total:.0f}%" for (_, _, name), entry in first)
+    return ", ".join(f"{short(name)} {100 * entry[2] / total:.0f}%" for (_, _, name), entry in first)
+
+
+def short(name):
+    """Return the last word of what cProfile calls a function."""
+    return name.removesuffix(" objects").strip("<>").replace("'", "").split(" of ")[0].split()[-1].split(".")[-1]
+
+
+def processor_seconds():
+    """Return those of this process and of the decoding ones that have ended."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in usage)
 
 
 def row_of(stage, run, waiting):
     """Do a stage and say what it took."""
-    profile, before, start = cProfile.Profile(), waiting.seconds, time.perf_counter()
+    profile, before, start = cProfile.Profile(time.thread_time), waiting.seconds, time.perf_counter()
+    processor, main_thread = processor_seconds(), time.thread_time()
     profile.runcall(STAGES[stage], run)
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, processor_seconds() - processor
+    main_share = 100 * (time.thread_time() - main_thread) / processor
     share = 100 * (waiting.seconds - before) / seconds
     speed = len(run.train) / seconds
-    values = (stage, round(seconds, 1), round(speed, 2), round(share, 1), dearest(profile))
+    values = (
+        stage,
+        round(seconds, 1),
+        round(processor, 1),
+        round(speed, 2),
+        round(share, 1),
+        round(main_share),
+        dearest(profile),
+    )
     return dict(zip(COLUMNS, values, strict=True))
 
 

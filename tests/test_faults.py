@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -46,6 +47,42 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(
     assert started.wait() == 0, started.said.read_text()
     assert faults.result(out) == faults.result(finished_run)
     assert faults.left_behind(out) == []
+
+
+@pytest.mark.parametrize(("stage", "figures"), [("classify", "classifier"), ("discover", "patterns")])
+def test_a_run_killed_before_a_stage_wrote_its_figures_has_them_at_the_end(
+    a_run, shapes_folder, recipe_file, command, monkeypatch, stage, figures
+):
+    """They are there before the file that tells that the stage is done."""
+    wanted = pipeline.read_metrics(a_run)[figures]
+    kept = {name: value for name, value in pipeline.read_metrics(a_run).items() if name != figures}
+    (a_run / "metrics.json").write_text(json.dumps(kept))
+    (a_run / "classifier.safetensors").unlink()
+    (a_run / "patterns.safetensors").unlink()
+    record = pipeline.Run.record
+
+    def killed(run, name, value):
+        if name == figures:
+            raise KeyboardInterrupt
+        record(run, name, value)
+
+    split = ("--split", "train", "--eval-split", "val")
+    arguments = ("run", shapes_folder, "--out", a_run, "--recipe", recipe_file, *split, "--until", stage)
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline.Run, "record", killed)
+        assert command(*arguments).code == 130
+    assert command(*arguments).code == 0
+    assert pipeline.read_metrics(a_run)[figures] == wanted
+
+
+def test_a_checkpoint_of_what_is_finished_is_removed(a_run, shapes_folder, recipe_file, command):
+    for name in (".segmenter.pt", ".segmenter-other.pt"):
+        (a_run / name).touch()
+    split = ("--split", "train", "--eval-split", "val")
+    arguments = ("run", shapes_folder, "--out", a_run, "--recipe", recipe_file, *split, "--until", "classify")
+    assert command(*arguments).code == 0
+    assert not (a_run / ".segmenter.pt").exists()
+    assert (a_run / ".segmenter-other.pt").exists()
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from shutil import which
 
 import pytest
 import torch
+import torch._inductor.config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers import Conv2dSame
@@ -14,9 +16,20 @@ from torch import nn
 from tag2mask import training
 from tag2mask.config import SegmenterConfig
 from tag2mask.data import load
+from tag2mask.errors import RunError
+from tag2mask.networks import speed
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.deeplab import Segmenter
-from tag2mask.networks.speed import DilatedDepthwise, FoldedInTraining, SamePadding, features_in_training
+from tag2mask.networks.speed import (
+    DilatedDepthwise,
+    FoldedInTraining,
+    FusedConv,
+    FusedSamePadding,
+    SamePadding,
+    compiled_copy,
+    faster_copy,
+    features_in_training,
+)
 
 
 def seasoned(name):
@@ -81,6 +94,83 @@ def test_a_network_whose_modules_are_in_another_order_is_used_as_it_is():
     order = ["conv1", "bn2", "conv2", "bn1"]
     first._modules = {name: first._modules[name] for name in [*order, *(set(first._modules) - set(order))]}
     assert features_in_training(backbone) is backbone
+
+
+class Turns(nn.Module):
+    """Convolutions with ReLUs that one may do with them, and ReLUs that one may not."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
+        self.alone, self.shared, self.after_sum = nn.ReLU6(), nn.ReLU(), nn.ReLU(inplace=True)
+
+    def forward(self, images):
+        one = self.alone(self.convs[0](images))
+        two = self.shared(self.convs[2](self.shared(self.convs[1](one))))
+        three = self.convs[3](two)
+        three += one
+        return self.after_sum(three)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_convolutions_do_the_activations_that_take_nothing_else():
+    torch.manual_seed(0)
+    model = Turns().eval()
+    faster = faster_copy(model, torch.device("cpu"))
+    assert [type(conv) for conv in faster.convs] == [FusedConv] * 4
+    assert type(faster.alone) is nn.Identity
+    assert [type(faster.shared), type(faster.after_sum)] == [nn.ReLU, nn.ReLU]
+    assert [type(conv) for conv in model.convs] == [nn.Conv2d] * 4
+    images = 255 * torch.rand(2, 3, 9, 8)
+    torch.testing.assert_close(faster(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet10t", "vgg11_bn"])
+def test_features_of_a_faster_copy_are_the_same(name):
+    backbone = seasoned(name).float()
+    faster = faster_copy(backbone, torch.device("cpu"))
+    kinds = {type(module) for module in faster.modules()}
+    assert FusedConv in kinds
+    assert nn.Conv2d not in kinds
+    assert (FusedSamePadding in kinds) == (name == "tf_efficientnet_lite0")
+    images = 255 * torch.rand(2, 3, 80, 64)
+    with torch.no_grad():
+        for layer, maps in backbone(images).items():
+            torch.testing.assert_close(faster(images)[layer], maps, rtol=1e-3, atol=1e-4 * float(maps.abs().max()))
+
+
+def test_without_onednn_a_copy_is_folded_alone(monkeypatch):
+    monkeypatch.setattr(speed, "_has_fused", lambda image: False)
+    faster = faster_copy(seasoned("resnet10t").float(), torch.device("cpu"))
+    assert not any(isinstance(module, FusedConv) for module in faster.modules())
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """torch.compile with nothing in its caches."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.skipif(not (which("g++") or which("clang++")), reason="needs a C++ compiler")
+def test_a_compiled_copy_gives_the_same(compiler):
+    torch.manual_seed(0)
+    model = Turns().eval()
+    faster, images = compiled_copy(model, torch.device("cpu"), [16]), 255 * torch.rand(1, 3, 16, 16)
+    assert next(faster.parameters()).device.type == "cpu"
+    with torch.inference_mode():
+        torch.testing.assert_close(faster(images), model(images), rtol=1e-3, atol=1e-4)
+
+
+def test_without_a_compiler_one_line_says_so(compiler, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    segmenter = Segmenter("resnet10t", ["a"], weights="random").eval()
+    with pytest.raises(RunError, match=r"torch.compile does not work here .*inference.compile=false") as raised:
+        segmenter.folded(compile_for=[32])
+    assert "\n" not in str(raised.value)
 
 
 @settings(deadline=None, max_examples=40)

@@ -209,10 +209,12 @@ class InferenceConfig(_Part):
         scales: sides of the square inputs in pixels; scores are averaged at the photo's size.
         crf: of the CRF that is the last step; null for none. A segmenter's scores are sure and fine already,
             so it is a weaker one than for proxy masks: DeepLab's (Chen et al. 2018).
+        compile: compile the network with `torch.compile`, once for each scale; needs a C++ compiler.
     """
 
     scales: Annotated[list[Side], Field(min_length=1, max_length=100)] = [241, 328, 401]
     crf: CrfConfig | None = CrfConfig(gaussian=(1.0, 3.0), bilateral=(67.0, 3.0, 4.0))
+    compile: bool = False
 
 
 class Recipe(_Part):

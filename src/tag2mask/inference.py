@@ -198,7 +198,8 @@ def predict_masks(
         again: write those that are there too.
         strict: raise for an unreadable photo instead of skipping it.
     """
-    segmenter, scales, crf = segmenter.folded(), recipe.inference.scales, recipe.inference.crf
+    how = recipe.inference
+    segmenter, scales, crf = segmenter.folded(how.scales if how.compile else None), how.scales, how.crf
     together = _TOGETHER if next(segmenter.parameters()).is_cuda else 1
     draft_size = None if crf else 2 * max(scales)  # the CRF looks at every pixel
 

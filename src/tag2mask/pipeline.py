@@ -165,10 +165,10 @@ def classify(run: Run) -> None:
             checkpoint=run.out / ".classifier.pt",
             strict=run.strict,
         )
+    run.record("classifier", _precision(run, classifier, held_out))  # before the file, which ends the stage
     if is_main():
         classifier.save(run.out / "classifier.safetensors")
         (run.out / ".classifier.pt").unlink(missing_ok=True)
-    run.record("classifier", _precision(run, classifier, held_out))
 
 
 def find_patterns(run: Run) -> None:
@@ -177,9 +177,9 @@ def find_patterns(run: Run) -> None:
     patterns = fit_patterns(run, layers)
     if not is_main():
         return
+    run.record("patterns", patterns[0].about())
     for fitted, file in reversed([*zip(patterns, _patterns_files(run), strict=True)]):
         fitted.save(file)
-    run.record("patterns", patterns[0].about())
 
 
 def _patterns_files(run: Run) -> list[Path]:
@@ -459,6 +459,9 @@ def _begin(run: Run) -> None:
     elif run.out.exists() and not _is_free(run.out, Path(run.source.path)):
         raise RunError(f"{run.out} is not empty and holds no run; choose another folder")
     remove_unfinished(run.out)
+    for checkpoint in run.out.glob(".*.pt"):  # of a process that was killed before it removed it
+        if (run.out / f"{checkpoint.stem[1:]}.safetensors").exists():
+            checkpoint.unlink()
     for data in (run.train, run.evaluation):
         check_mask_sizes(data)
     _warn_of_seen(run)
@@ -618,7 +621,8 @@ class TrainedSegmenter:
 
     @cached_property
     def _folded(self) -> Segmenter:
-        return self.segmenter.folded()
+        how = self.recipe.inference
+        return self.segmenter.folded(how.scales if how.compile else None)
 
 
 def load_segmenter(run: str | Path, rounds: int | None = None) -> TrainedSegmenter:

@@ -148,6 +148,8 @@ def train_head(
             raise DataError("none of the photos can be read; see the lines above")
         targets = targets_of((labels for rows, _ in parts for labels in rows), len(classifier.classes))
         pooled = torch.cat([features for _, features in parts])
+        mine.clear()  # of many photos they take much memory
+        parts.clear()
         fit_head(classifier, pooled, targets, steps=steps, learning_rate=learning_rate, weight_decay=weight_decay)
     copy_main([classifier.head.weight.data, classifier.head.bias.data])
 
@@ -175,7 +177,7 @@ def fit_head(
         weight_decay: decoupled, on the weights of standardised features.
     """
     mean, std = pooled.mean(0), pooled.std(0).clamp_min(1e-6)
-    standard = (pooled - mean) / std
+    standard = (pooled - mean).div_(std)
     weight = torch.zeros(targets.shape[1], pooled.shape[1], requires_grad=True)
     bias = torch.logit(targets.mean(0).clamp(1e-3, 1 - 1e-3)).requires_grad_()
     groups = [{"params": [weight], "weight_decay": weight_decay}, {"params": [bias], "weight_decay": 0.0}]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ from torch.nn import functional
 
 from tag2mask.errors import WeightsError
 from tag2mask.networks.backbones import LAST, Backbone, check_network, pyramid_layers
-from tag2mask.networks.speed import fold, is_same
+from tag2mask.networks.speed import compiled_copy, faster_copy
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
 
 
@@ -75,22 +74,21 @@ class Segmenter(nn.Module):
         present = functional.pad(functional.logsigmoid(tags), (1, 0))  # background is
         return logits + present[:, :, None, None], tags
 
-    def folded(self) -> Segmenter:
-        """Return a copy for inference, with batch normalisations multiplied into the convolutions before them.
+    def folded(self, compile_for: Sequence[int] | None = None) -> Segmenter:
+        """Return a copy for inference by `tag2mask.networks.speed.faster_copy`.
 
-        Which those are is read from the order of the modules. Where that gives other logits, returns itself.
+        Args:
+            compile_for: sides of inputs; given, the copy is `tag2mask.networks.speed.compiled_copy`'s.
 
         Raises:
             WeightsError: the logits are no numbers.
+            RunError: torch cannot compile here.
         """
-        image = torch.linspace(0, 255, 3 * 64 * 64).view(1, 3, 64, 64).to(self.backbone.mean.device)
-        faster = deepcopy(self).eval()
+        device = self.backbone.mean.device
         with torch.inference_mode():
-            wanted = faster(image)
-            if not wanted.isfinite().all():
+            if not self(torch.zeros(1, 3, 64, 64, device=device)).isfinite().all():
                 raise WeightsError("the segmenter gives scores that are no numbers: its weights are damaged")
-            fold(faster)
-            return faster if is_same(faster(image), wanted) else self
+        return faster_copy(self, device) if compile_for is None else compiled_copy(self, device, compile_for)
 
     def save(self, file: str | Path) -> None:
         """Write the network and how to build it as safetensors."""

@@ -1,4 +1,5 @@
-"""The same networks, faster on a CPU: batch normalisation folded into convolutions, and what oneDNN is slow at avoided.
+"""The same networks, faster on a CPU: batch normalisation and activations folded into convolutions, oneDNN's slow paths
+avoided.
 
 Everything here works on a copy; the maths is the same, sums are rounded in another order.
 """
@@ -6,10 +7,10 @@ Everything here works on a copy; the maths is the same, sums are rounded in anot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from timm.layers import Conv2dSame
@@ -19,9 +20,11 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tag2mask.networks.backbones import Backbone
+from tag2mask.errors import RunError
+from tag2mask.networks.backbones import Backbone, half_precision
 
 Features = Callable[[Tensor], dict[str, Tensor]]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class DilatedDepthwise(nn.Conv2d):
@@ -51,7 +54,42 @@ class SamePadding(Conv2dSame):  # type: ignore[misc]
             after.append(padding - padding // 2)
         rows, columns = (last - first for first, last in zip(before, after, strict=True))
         weight = functional.pad(self.weight, (columns, 0, rows, 0)) if rows or columns else self.weight
-        return functional.conv2d(input, weight, self.bias, self.stride, after, 1, self.groups)
+        return self.convolve(input, weight, after)
+
+    def convolve(self, input: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
+        """Convolve with this kernel and as many zeros before and after."""
+        return functional.conv2d(input, weight, self.bias, self.stride, padding, 1, self.groups)
+
+
+class FusedConv(nn.Conv2d):
+    """A convolution by oneDNN that does the activation after it, while its values are in the processor's cache.
+
+    torch leaves 1 x 1 convolutions on one thread to a plain matrix product, which takes twice as long where it was
+    measured. This calls what `torch.compile` calls, without a compiler; inference only.
+    """
+
+    activation: tuple[str, list[float]] = ("none", [])
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve N x C x H x W, float32."""
+        return _fused(self, input, self.weight, list(self.padding))  # type: ignore[arg-type]
+
+
+class FusedSamePadding(SamePadding):
+    """`SamePadding` as `FusedConv` does it."""
+
+    activation: tuple[str, list[float]] = ("none", [])
+
+    def convolve(self, input: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
+        """Convolve with this kernel and as many zeros before and after."""
+        return _fused(self, input, weight, padding)
+
+
+def _fused(conv: FusedConv | FusedSamePadding, input: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
+    output: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        input, weight, conv.bias, padding, conv.stride, conv.dilation, conv.groups, *conv.activation, ""
+    )
+    return output
 
 
 class _TurnedRound(torch.autograd.Function):
@@ -132,10 +170,61 @@ def features_in_training(backbone: Backbone) -> Features:
 
 
 def folded_backbone(backbone: Backbone) -> Backbone:
-    """Return a copy for inference with its batch normalisations folded; where in doubt, the backbone itself."""
-    faster = deepcopy(backbone).eval()
-    fold(faster)
-    return faster if _agree(faster, backbone) else backbone
+    """Return `faster_copy` of a backbone."""
+    return faster_copy(backbone, backbone.mean.device)
+
+
+def faster_copy(model: Network, device: torch.device, fused: bool = True) -> Network:
+    """Return a copy for inference alone, with batch normalisations and, on a CPU, activations done by convolutions.
+
+    Which those are is read from the order of modules and from what they hand on. Where that gives other results,
+    returns less fast a copy, or the model itself.
+
+    Args:
+        model: in evaluation mode; it takes images N x 3 x H x W, 0..255.
+        device: where it is.
+        fused: let convolutions do activations too.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        image = _ramp(device)
+        wanted = model(image)
+        folded = deepcopy(model).eval().requires_grad_(False)
+        fold(folded)
+        if not _same(folded(image), wanted):
+            return model
+        if not (fused and _has_fused(image)):
+            return folded
+        faster = deepcopy(folded)
+        fuse(faster, image)
+        return faster if _same(faster(image), wanted) else folded
+
+
+def compiled_copy(model: Network, device: torch.device, sides: Sequence[int]) -> Network:
+    """Return a copy for inference alone by `torch.compile`, compiled for squares of each size.
+
+    Args:
+        model: in evaluation mode; it takes images N x 3 x H x W, 0..255.
+        device: where it is.
+        sides: of the squares in pixels.
+
+    Raises:
+        RunError: torch cannot compile here.
+    """
+    from torch._inductor import config  # not before it is needed: it imports much
+
+    compiled = torch.compile(faster_copy(model, device, fused=False), dynamic=False)
+    packed = config.patch(freezing=device.type == "cpu")  # weights in oneDNN's order; without, no gain on a CPU
+    try:
+        with packed, torch.inference_mode(), half_precision(device):
+            for side in sides:
+                compiled(torch.zeros(1, 3, side, side, device=device))
+    except Exception as error:  # of torch's compiler, of the C++ compiler, of the operating system
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(
+            f"torch.compile does not work here ({reason}); install a C++ compiler such as g++, "
+            "or leave it out with --set inference.compile=false"
+        ) from None
+    return cast(Network, compiled)
 
 
 def fold(model: nn.Module) -> None:
@@ -152,16 +241,74 @@ def fold(model: nn.Module) -> None:
             module.__class__ = SamePadding
 
 
+def fuse(model: nn.Module, image: Tensor) -> None:
+    """Let each convolution do the activation that takes its output and nothing else, in place.
+
+    Args:
+        model: in evaluation mode, float32, on a CPU.
+        image: what the model is called with, to see which activation takes what.
+    """
+    for activation, conv in _activations(model, image):
+        kind = ("relu", []) if type(activation) is nn.ReLU else ("hardtanh", [0.0, 6.0])
+        conv.activation = kind  # type: ignore[assignment]
+        activation.__class__ = nn.Identity
+    for module in model.modules():
+        if type(module) is SamePadding:
+            module.__class__ = FusedSamePadding
+        elif type(module) is nn.Conv2d and not isinstance(module.padding, str) and module.padding_mode == "zeros":
+            module.__class__ = FusedConv
+
+
+def _activations(model: nn.Module, image: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+    """Return the ReLUs that are called once, with what a convolution gave unchanged, and those convolutions."""
+    given: dict[int, tuple[nn.Module, Tensor, int]] = {}
+    taken: dict[nn.Module, list[nn.Module | None]] = {}
+
+    def gives(conv: nn.Module, _: Any, output: Tensor) -> None:
+        given[id(output)] = conv, output, output._version
+
+    def takes(activation: nn.Module, inputs: tuple[Tensor]) -> None:
+        conv, _, version = given.get(id(inputs[0]), (None, None, 0))
+        taken.setdefault(activation, []).append(conv if inputs[0]._version == version else None)
+
+    hooks = []
+    for module in model.modules():
+        if type(module) in (nn.Conv2d, SamePadding):
+            hooks.append(module.register_forward_hook(gives))
+        elif type(module) in (nn.ReLU, nn.ReLU6):
+            hooks.append(module.register_forward_pre_hook(takes))
+    with torch.no_grad():
+        model(image)
+    for hook in hooks:
+        hook.remove()
+    return [(one, convs[0]) for one, convs in taken.items() if len(convs) == 1 and convs[0] is not None]
+
+
+def _has_fused(image: Tensor) -> bool:
+    on_cpu = image.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return on_cpu and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
 def is_same(found: Tensor, wanted: Tensor) -> bool:
     """Return whether two results differ by rounding alone."""
     return torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
 
 
 def _agree(faster: Features, backbone: Backbone) -> bool:
-    image = torch.linspace(0, 255, 3 * 64 * 64).view(1, 3, 64, 64).to(backbone.mean.device)
+    image = _ramp(backbone.mean.device)
     with torch.inference_mode():
         wanted, found = backbone(image), faster(image)
-    return all(is_same(found[layer], maps) for layer, maps in wanted.items())
+    return _same(found, wanted)
+
+
+def _ramp(device: torch.device) -> Tensor:
+    return torch.linspace(0, 255, 3 * 64 * 64).view(1, 3, 64, 64).to(device)
+
+
+def _same(found: Tensor | dict[str, Tensor], wanted: Tensor | dict[str, Tensor]) -> bool:
+    if isinstance(wanted, Tensor):
+        return is_same(cast(Tensor, found), wanted)
+    return all(is_same(cast(dict[str, Tensor], found)[layer], maps) for layer, maps in wanted.items())
 
 
 def _pairs(parent: nn.Module) -> Iterator[tuple[tuple[str, nn.Conv2d], tuple[str, Any]]]:

@@ -1,0 +1,41 @@
+"""Benchmarks that need what few machines have still run, in small, on a CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def gpu():
+    file = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+    spec = importlib.util.spec_from_file_location("gpu", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_a_gpu_reaches(gpu, tmp_path, monkeypatch, capsys):
+    file, name = tmp_path / "gpu.json", "luo2020-voc-vgg16"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--tiny", "--recipes", name, "--json", str(file)])
+    gpu.main()
+    found = json.loads(file.read_text("utf-8"))
+    parts = ["classifier, training", "segmenter, training", "discovery", "prediction"]
+    assert [row["part"] for row in found["rows"]] == parts
+    assert all(row["images a second"] > 0 for row in found["rows"])
+    [times] = found["times"]
+    assert times["photos"] == 10582
+    assert times["hours, eight GPUs at best"] == pytest.approx(times["hours, one GPU"] / 8, abs=0.01)
+    assert f"| {name} | discovery | 64 px, stride 8 |" in capsys.readouterr().out
+
+
+def test_the_hours_of_a_run(gpu):
+    recipe = gpu.load_recipe("luo2020-voc-resnet101")
+    rates = {"classifier, training": 100, "segmenter, training": 10, "discovery": 50, "prediction": 20}
+    seconds = 10 * 1000 / 100 + 2 * 1000 / 50 + 2 * 20 * 1000 / 10 + (1000 + 200) / 20
+    assert gpu.hours(recipe, rates, 1000, 200) == pytest.approx(seconds / 3600)
