@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -35,7 +36,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from tag2mask import cli, pipeline  # noqa: F401  the imports of a run, before it is forked
+from tag2mask import cli, pipeline  # the imports of a run, before it is forked
 from tag2mask.data import read_mask
 from tag2mask.data.scenes import write_scenes
 
@@ -76,10 +77,10 @@ class Started:
 
     def stop(self, number, after):
         """Send a signal to the session after so many of the process's seconds; return whether it still ran."""
-        while seconds_of(self.pid) < after:
-            if seconds_of(self.pid) is gone:
-                return False
+        while (seconds := seconds_of(self.pid)) < after:
             time.sleep(0.005)
+        if seconds is gone:
+            return False
         if number == signal.SIGKILL:
             os.kill(self.pid, number)
         else:
@@ -220,21 +221,29 @@ class Trial:
 
 def killed(trial, times):
     """kill -9 at random moments, each attempt going on where the one before was killed."""
-    number, stops = 0, 0
+    number, stops, stages = 0, 0, Counter()
     while stops < times:
         out = trial.folder(f"killed-{number}")
         started = trial.start(out)
-        stopped = started.stop(signal.SIGKILL, trial.random.uniform(0, trial.seconds / 3))
+        stopped = started.stop(signal.SIGKILL, trial.random.uniform(0, trial.seconds))
         started.wait()
         trial.expect(not started.left_alone(), "processes outlive a killed run")
-        stops += stopped
+        if stopped:
+            stops += 1
+            stages[stage_of(started.said.read_text())] += 1
         if out.exists():
             trial.expect(not corrupt(out), f"corrupt after kill -9: {corrupt(out)}")
         if not stopped:  # it came to its end first
             trial.finish(out)
             number += 1
     trial.finish(out)
-    return f"{times} kills at random moments, {number + 1} runs"
+    hit = ", ".join(f"{stage} {stages[stage]}" for stage in ("before", *pipeline.STAGES) if stages[stage])
+    return f"{times} kills at random moments ({hit}), {number + 1} runs"
+
+
+def stage_of(said):
+    """Return the last stage that a run has begun."""
+    return next((stage for stage in reversed(pipeline.STAGES) if f"  {stage}: " in said), "before")
 
 
 def interrupted(trial, times):
