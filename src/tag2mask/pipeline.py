@@ -583,7 +583,7 @@ def estimate_seconds(run: Run) -> float:
     costs = {
         "classify": passes * train * (forward * recipe.classifier.size**2 + read),
         "discover": train * (forward * side**2 + read),
-        "estimate": train * (forward * side**2 + read + crf * (recipe.proxy.crf != "none")),
+        "estimate": train * ((1 + recipe.proxy.flip) * forward * side**2 + read + crf * (recipe.proxy.crf != "none")),
         "segment": training,
         "retrain": recipe.segmenter.retrain * (training + train * seen),
         "predict": test * seen,
