@@ -174,7 +174,9 @@ def test_the_training_of_the_segmenter(name, asked, shapes_folder, tmp_path):
     )
     data, _, optimiser, how = asked[0]
     assert (how["epochs"], how["batch_size"], how["schedule"]) == (20, 16, "constant")
-    assert [tuple(part.shape[-2:]) for part in data[0][1]] == [(328, 328)] * 2
+    assert [tuple(part.shape[-2:]) for part in data[0][1][:2]] == [(328, 328)] * 2
+    assert segmenter.tags is None
+    assert recipe.segmenter.tag_weight == 0
     assert rates(optimiser, segmenter.backbone) == {5e-6}
     assert rates(optimiser, segmenter.head) == {1e-4}
     # Without decay AdamW is Adam (Kingma and Ba 2015).
@@ -206,7 +208,8 @@ def test_the_loss_is_the_mean_over_the_pixels_that_are_not_255(asked, shapes_fol
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     targets = torch.randint(0, 3, (2, 8, 8), dtype=torch.uint8)
     targets[0], targets[1, :, :5] = 255, 255
-    value = loss(SimpleNamespace(decode=lambda features: logits), torch.zeros(1, 3, 32, 32), targets)
+    model = SimpleNamespace(decode_with_tags=lambda features: (logits, None))
+    value = loss(model, torch.zeros(1, 3, 32, 32), targets, torch.ones(2, 2))
     chances = functional.interpolate(logits, (8, 8), mode="bilinear", align_corners=False).log_softmax(1)
     counted = [(1, row, column) for row in range(8) for column in range(5, 8)]
     wanted = torch.stack([-chances[n, int(targets[n, i, j]), i, j] for n, i, j in counted]).mean()
