@@ -68,7 +68,7 @@ def settle(scores: NDArray[np.float32], activation: NDArray[np.float32], weight:
     """
     present = scores > 0
     favourite = np.where(present, activation, -np.inf).max(0)
-    lowered = np.maximum(scores - weight * (favourite - activation), np.minimum(scores, -1))
+    lowered = np.maximum(scores - weight * (favourite - activation), -1)
     return np.asarray(np.where(present & (activation < favourite), lowered, scores), np.float32)
 
 

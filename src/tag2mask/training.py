@@ -157,6 +157,9 @@ def train_segmenter(
         logits = functional.interpolate(logits.float(), targets.shape[1:], mode="bilinear", align_corners=False)
         counted = (targets != IGNORE).sum().clamp_min(1)
         value = functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
+        return with_tags(value, tags, present)
+
+    def with_tags(value: Tensor, tags: Tensor | None, present: Tensor) -> Tensor:
         if tags is None:
             return value
         return value + how.tag_weight * functional.binary_cross_entropy_with_logits(tags.float(), present)
@@ -165,7 +168,8 @@ def train_segmenter(
         return sum(int((mask[::stride, ::stride] != IGNORE).sum()) for _, mask, _ in batch)
 
     def seeded(model: Any, images: Tensor, seeds: Tensor, present: Tensor) -> Tensor:
-        return seeded_loss(how.method, model.decode(features()(images)).float(), images, seeds, present)
+        logits, tags = model.decode_with_tags(features()(images))
+        return with_tags(seeded_loss(how.method, logits.float(), images, seeds, present), tags, present)
 
     plain = how.method == "plain"
     photos = MaskedPhotos(samples, masks, len(segmenter.classes), how.size, how.crop)
