@@ -66,7 +66,7 @@ def main() -> None:
         run_stages(run, "estimate")
         score = score_set(run.train, run.out / "proxy")["miou"]
         rows.append({"kind": kind, "switch": name, "split": args.split, "photos": len(run.train), "miou": score})
-        print(f"{kind:<9}{name:<34}{score:6.2f}", flush=True)
+        print(f"{kind:<9}{name:<46}{score:6.2f}", flush=True)
         if args.json:
             args.json.write_text(json.dumps(rows, indent=1))
 
