@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture
-def gpu():
-    file = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
-    spec = importlib.util.spec_from_file_location("gpu", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def gpu(load_benchmark):
+    return load_benchmark("gpu")
 
 
 def test_what_a_gpu_reaches(gpu, tmp_path, monkeypatch, capsys):

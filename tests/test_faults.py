@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import os
 import signal
@@ -21,12 +20,8 @@ from tag2mask.networks.weights import load_checkpoint, read_weights, save_checkp
 
 
 @pytest.fixture(scope="module")
-def faults():
-    file = Path(__file__).parents[1] / "benchmarks" / "faults.py"
-    spec = importlib.util.spec_from_file_location("faults", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def faults(load_benchmark):
+    return load_benchmark("faults")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

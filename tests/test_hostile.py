@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import struct
-import sys
 import tracemalloc
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,12 +31,8 @@ from tag2mask.report.survey import regions
 
 
 @pytest.fixture(scope="module")
-def fuzzer():
-    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).parents[1] / "benchmarks/fuzz.py")
-    module = sys.modules["fuzz"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["fuzz"]
+def fuzzer(load_benchmark):
+    return load_benchmark("fuzz")
 
 
 # --- Fuzzing, a few examples each; benchmarks/fuzz.py does many --------------------------------------------------

@@ -332,6 +332,16 @@ def test_layers_count_by_their_weights(shapes_folder, recipe_file, tmp_path):
     torch.testing.assert_close(scored([2, 2]), even)
 
 
+@pytest.mark.parametrize("method", ["patterns", "cam", "ddt"])
+def test_class_activations_are_of_the_scores_size(shapes_folder, recipe_file, tmp_path, method):
+    """Also where the layer of the scores is finer than the one that is pooled."""
+    settings = ["patterns.layers=[layer1]", "classifier.epochs=5", f"proxy.method={method}"]
+    run = open_run(tmp_path, pipeline.Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings))
+    run_stages(run, "discover")
+    scores, activation = pipeline.scorer(run)(torch.zeros(1, 3, 64, 64), [(1,)])
+    assert scores.shape == activation.shape
+
+
 def test_the_classifier_settles_conflicts():
     activation = np.zeros_like(SCORES)
     activation[0] = 9

@@ -266,11 +266,12 @@ def scorer(run: Run) -> Callable[[Tensor, Sequence[Sequence[int]]], Sequence[Ten
             features = backbone(images)
             activation = classifier.activation(features[LAST])
             if method == "cam":
-                return normalised_cam(activation), activation
-            if method == "ddt":
-                return ddt_scores(patterns[0], features), activation
-            maps = [float(s) * fitted.score_features(features) for s, fitted in zip(shares, patterns, strict=True)]
-            scores = _sum([*maps, weight * normalised_cam(activation)] if weight else maps)
+                scores = normalised_cam(activation)
+            elif method == "ddt":
+                scores = ddt_scores(patterns[0], features)
+            else:
+                maps = [float(s) * fitted.score_features(features) for s, fitted in zip(shares, patterns, strict=True)]
+                scores = _sum([*maps, weight * normalised_cam(activation)] if weight else maps)
             return scores, _like(activation, scores)
 
     return score
