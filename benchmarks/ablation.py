@@ -31,7 +31,6 @@ STEPS = {
     "threshold a quarter of the peak": ["proxy.peak_share=0.25"],
     "CAM added, weight 1.5": ["proxy.cam_weight=1.5"],
     "the classifier settles conflicts, weight 0.1": ["proxy.activation_weight=0.1"],
-    "mirrored photos too": ["proxy.flip=true"],
 }
 WITHOUT = {
     "no CRF": ["proxy.crf=none"],

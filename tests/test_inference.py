@@ -49,6 +49,13 @@ def test_strips_together_are_the_average_at_the_photos_size(monkeypatch, size, l
     np.testing.assert_array_equal(most_likely(logits, size, labels), whole.argmax(0))
 
 
+def test_background_weighs_less_and_probabilities_still_sum_to_one():
+    logits = [torch.log(torch.tensor([0.6, 0.25, 0.15])).view(3, 1, 1)]
+    whole = probabilities_of(logits, (2, 2), background_weight=0.5)
+    np.testing.assert_allclose(whole[:, 0, 0], np.array([0.3, 0.25, 0.15]) / 0.7, rtol=1e-5)
+    assert (most_likely(logits, (2, 2), background_weight=0.4) == 1).all()
+
+
 def test_inference_mode_does_not_leak_out_of_the_strips():
     for _ in average(made_logits(), (8, 8)):
         assert not torch.is_inference_mode_enabled()

@@ -112,7 +112,7 @@ def test_methods_are_settings_that_later_ones_change(name):
     ("method", "settings", "says"),
     [
         ("gradcan", [], "no method 'gradcan'; did you mean 'gradcam'? (methods: patterns, cam"),
-        ("sec", ["segmenter.crop=0.4"], "'segmenter.crop' is 0.4: value error, sec and dsrg need 1"),
+        ("sec", ["segmenter.crop=0.4"], "'segmenter.crop' is 0.4: sec and dsrg need 1"),
         ("cam", ["proxy.cam_thresholds=[0.5, 0.2]"], "'proxy.cam_thresholds'"),
         ("cam", ["proxy.method=camm"], "'proxy.method'"),
     ],

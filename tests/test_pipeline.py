@@ -288,22 +288,6 @@ def test_scores_are_the_mean_of_the_layers_and_some_of_the_class_activation(shap
     assert added.amin() >= -1e-4
 
 
-def test_scores_are_the_mean_over_mirrored_photos(shapes_folder, recipe_file, tmp_path, monkeypatch):
-    settings = ["proxy.flip=true", "classifier.epochs=5"]
-    run = open_run(tmp_path, pipeline.Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings))
-    run_stages(run, "discover")
-    seen = []
-    monkeypatch.setattr(pipeline, "estimate_mask", lambda photo, *rest: seen.append((photo, rest[0], rest[3])) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        pipeline.estimate(run)
-    photo, *found = seen[0]
-    score = pipeline.scorer(run)
-    image = pipeline.square(photo, run.recipe.patterns.size)[None]
-    for one, plain, mirrored in zip(found, score(image, [()]), score(image.flip(3), [()]), strict=True):
-        wanted = (plain + mirrored.flip(3)) / 2
-        torch.testing.assert_close(torch.from_numpy(one), wanted[0], rtol=1e-3, atol=1e-3)
-
-
 @pytest.mark.parametrize(("name", "size"), [("vit_small_patch14_dinov2", 56), ("vit_tiny_patch16_dinov3_qkvb", 64)])
 def test_self_supervised_transformers_go_through_all_stages(shapes_folder, tmp_path, name, size):
     settings = [f"{part}.size={size}" for part in ("classifier", "patterns", "segmenter")]

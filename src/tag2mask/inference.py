@@ -32,7 +32,11 @@ PRESENT = 0.05
 
 
 def predict_probabilities(
-    segmenter: Segmenter, photo: NDArray[np.uint8], scales: Sequence[int], labels: Sequence[int] | None = None
+    segmenter: Segmenter,
+    photo: NDArray[np.uint8],
+    scales: Sequence[int],
+    labels: Sequence[int] | None = None,
+    background_weight: float = 1.0,
 ) -> NDArray[np.float32]:
     """Return class probabilities of a photo, averaged over square inputs of several sizes.
 
@@ -41,12 +45,13 @@ def predict_probabilities(
         photo: uint8 H x W x 3, RGB.
         scales: sides of the inputs in pixels.
         labels: class indices that the photo is known to hold; all others but background are ruled out.
+        background_weight: as in `average`.
 
     Returns:
         float32 (C + 1) x H x W, summing to 1.
     """
     [logits] = forward(segmenter, [photo], scales)
-    return probabilities_of(logits, photo.shape[:2], labels)
+    return probabilities_of(logits, photo.shape[:2], labels, background_weight)
 
 
 def forward(segmenter: Segmenter, photos: Sequence[NDArray[np.uint8]], scales: Sequence[int]) -> list[list[Tensor]]:
@@ -69,7 +74,10 @@ def forward(segmenter: Segmenter, photos: Sequence[NDArray[np.uint8]], scales: S
 
 @torch.inference_mode()
 def average(
-    logits: Sequence[Tensor], size: tuple[int, int], labels: Sequence[int] | None = None
+    logits: Sequence[Tensor],
+    size: tuple[int, int],
+    labels: Sequence[int] | None = None,
+    background_weight: float = 1.0,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield the mean over scales of the softmax of logits brought to the photo's size, rows by rows.
 
@@ -79,6 +87,7 @@ def average(
         logits: as `forward` gives them for one photo.
         size: height and width of the photo in pixels.
         labels: class indices that the photo is known to hold; all others but background are left out.
+        background_weight: what background's probability is multiplied by, before they sum to 1 again.
 
     Yields:
         Which rows, and their probabilities, float32 rows x W x K, K = C + 1 or 1 + the number of labels.
@@ -96,24 +105,33 @@ def average(
             used = weights[rows].any(0).nonzero()
             near = slice(int(used[0]), int(used[-1]) + 1)
             total += (weights[rows, near] @ one[near].flatten(1)).view_as(total).softmax(-1)
-        yield rows, total / len(wide)
+        total[..., 0] *= background_weight
+        yield rows, total / total.sum(-1, keepdim=True)
 
 
 def probabilities_of(
-    logits: Sequence[Tensor], size: tuple[int, int], labels: Sequence[int] | None = None
+    logits: Sequence[Tensor],
+    size: tuple[int, int],
+    labels: Sequence[int] | None = None,
+    background_weight: float = 1.0,
 ) -> NDArray[np.float32]:
     """Return what `average` yields as a whole, float32 (C + 1) x H x W; classes left out are 0."""
     probabilities = np.zeros((len(logits[0]), *size), np.float32)
     allowed = slice(None) if labels is None else [0, *labels]
-    for rows, strip in average(logits, size, labels):
+    for rows, strip in average(logits, size, labels, background_weight):
         probabilities[allowed, rows] = strip.permute(2, 0, 1).cpu().numpy()
     return probabilities
 
 
-def most_likely(logits: Sequence[Tensor], size: tuple[int, int], labels: Sequence[int] | None) -> NDArray[np.uint8]:
+def most_likely(
+    logits: Sequence[Tensor],
+    size: tuple[int, int],
+    labels: Sequence[int] | None = None,
+    background_weight: float = 1.0,
+) -> NDArray[np.uint8]:
     """Return the most likely class of each pixel, uint8 H x W; arguments as for `average`."""
     mask = np.empty(size, np.uint8)
-    for rows, strip in average(logits, size, labels):
+    for rows, strip in average(logits, size, labels, background_weight):
         mask[rows] = strip.argmax(-1).cpu().numpy()
     return mask if labels is None else np.asarray([0, *labels], np.uint8)[mask]
 
@@ -201,15 +219,16 @@ def predict_masks(
     how = recipe.inference
     segmenter, scales, crf = segmenter.folded(how.scales if how.compile else None), how.scales, how.crf
     together = _TOGETHER if next(segmenter.parameters()).is_cuda else 1
+    weight = 1.0 if known_labels else how.background_weight
     draft_size = None if crf else 2 * max(scales)  # the CRF looks at every pixel
 
     def write(job: tuple[Sample, NDArray[np.uint8], list[Tensor]]) -> None:
         sample, photo, logits = job
         labels = sample.labels if known_labels else None
         if crf:
-            mask = mask_of(photo, probabilities_of(logits, photo.shape[:2], labels), crf)
+            mask = mask_of(photo, probabilities_of(logits, photo.shape[:2], labels, weight), crf)
         else:
-            mask = most_likely(logits, photo_size(sample.image), labels)
+            mask = most_likely(logits, photo_size(sample.image), labels, weight)
         write_mask(folder / f"{sample.name}.png", mask)
 
     def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], list[Tensor]]]:

