@@ -1,9 +1,9 @@
-"""Proxy masks from the paper's recipe to `balanced`, one switch a row, and `balanced` without each of its switches.
+"""From the paper's recipe to `balanced`, one switch a row: proxy masks on train, the segmenter (not retrained) on val.
 
-Every row is a run folder of its own on the classifier of `--run`, with the patterns of an earlier row where those
-are the same. What is there already is not done again.
+Every row is a run folder of its own that takes over what an earlier row made in the same way: classifier, patterns,
+proxy masks, segmenter. What is there already is not done again. The last row is retrained.
 
-    python benchmarks/ablation.py VOC2012 --split train --run runs/voc --out runs/ablation --json ablation.json
+    python benchmarks/ablation.py VOC2012 --split train --eval-split val --out runs/ablation --json ablation.json
 """
 
 from __future__ import annotations
@@ -15,11 +15,23 @@ from pathlib import Path
 
 from tag2mask.config import load_recipe
 from tag2mask.data.files import share_file
-from tag2mask.pipeline import Source, open_run, run_stages
-from tag2mask.scoring import score_set
+from tag2mask.pipeline import Source, open_run, read_metrics, run_stages
 
 PAPER = "luo2020-efficientnet-lite0"
 STEPS = {
+    "frozen backbone, whole photos at 328 px": [
+        "segmenter.train_from=last",
+        "segmenter.size=328",
+        "segmenter.crop=1",
+        "segmenter.epochs=8",
+        "segmenter.label_stride=4",
+    ],
+    "tags teach the segmenter": ["segmenter.tag_weight=1"],
+    "inference at 328 and 448 px": ["inference.scales=[328, 448]"],
+    "background weighs 0.6": [
+        "inference.background_weight=0.6",
+        "inference.crf={gaussian: [1, 3], bilateral: [67, 5, 5]}",
+    ],
     "conflicts to the larger score": ["proxy.conflict=strongest"],
     "CRF on all photos": ["proxy.crf=all", "crf.bilateral=[80, 9, 10]"],
     "448 px": ["patterns.size=448"],
@@ -31,15 +43,15 @@ STEPS = {
     "threshold a quarter of the peak": ["proxy.peak_share=0.25"],
     "CAM added, weight 1.5": ["proxy.cam_weight=1.5"],
     "the classifier settles conflicts, weight 0.1": ["proxy.activation_weight=0.1"],
+    "retrained": ["segmenter.retrain=1"],
 }
-WITHOUT = {
-    "no CRF": ["proxy.crf=none"],
-    "C41 alone": ["patterns.layers=[blocks.5.0]", "patterns.layer_weights=[]"],
-    "three layers alike": ["patterns.layer_weights=[]"],
-    "no contrast": ["patterns.contrast=0"],
-    "threshold 0.3 deviations": ["proxy.peak_share=0", "proxy.threshold=0.3"],
-    "no CAM": ["proxy.cam_weight=0", "proxy.activation_weight=0"],
+MADE = {
+    "classifier.safetensors": ("seed", "backbone", "classifier"),
+    "patterns*.safetensors": ("seed", "backbone", "classifier", "patterns"),
+    "proxy/*.png": ("seed", "backbone", "classifier", "patterns", "proxy", "crf"),
+    "segmenter.safetensors": ("seed", "backbone", "classifier", "patterns", "proxy", "crf", "segmenter"),
 }
+"""What a run folder holds, by the parts of the recipe that it depends on."""
 
 
 def main() -> None:
@@ -47,38 +59,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--split")
+    parser.add_argument("--eval-split")
     parser.add_argument("--labels")
-    parser.add_argument("--run", type=Path, required=True, help="the run whose classifier is used")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="where the rows' runs go, a folder each")
-    parser.add_argument("--every", type=int, default=1, help="score every n-th photo; patterns are found on all")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    rows, found = [], {}
-    for kind, name, recipe in recipes():
-        run = open_run(args.out / f"{len(rows):02}", Source(str(args.data.resolve()), args.labels, args.split), recipe)
-        share_file(args.run / "classifier.safetensors", run.out / "classifier.safetensors")
-        same = found.setdefault(recipe.patterns.model_dump_json(exclude={"layer_weights"}), run.out)
-        for file in same.glob("patterns*.safetensors"):
-            share_file(file, run.out / file.name)
-        run_stages(run, "discover")
-        run.train = run.train.with_samples(run.train.samples[:: args.every])
-        run_stages(run, "estimate")
-        score = score_set(run.train, run.out / "proxy")["miou"]
-        rows.append({"kind": kind, "switch": name, "split": args.split, "photos": len(run.train), "miou": score})
-        print(f"{kind:<9}{name:<46}{score:6.2f}", flush=True)
+    source = Source(str(args.data.resolve()), args.labels, args.split, args.eval_split)
+    rows, made = [], {}
+    for number, (name, recipe) in enumerate(recipes(args.seed)):
+        run = open_run(args.out / f"{number:02}", source, recipe)
+        for files, parts in MADE.items():
+            made_by = recipe.model_dump_json(include=set(parts), exclude={"segmenter": {"retrain"}})
+            take_over(made.setdefault((files, made_by), run.out), run.out, files)
+        run_stages(run, "evaluate")
+        scores = {part: read_metrics(run.out)[part]["miou"] for part in ("proxy", "prediction")}
+        rows.append({"switch": name, "seed": args.seed, **scores})
+        print(f"{name:<46}{scores['proxy']:6.2f}{scores['prediction']:7.2f}", flush=True)
         if args.json:
             args.json.write_text(json.dumps(rows, indent=1))
 
 
-def recipes():
-    """Yield kind, name and recipe of every row: switches added one after the other, then each left out."""
-    added: list[str] = []
-    yield "paper", PAPER, load_recipe(PAPER)
-    for name, settings in STEPS.items():
-        added += settings
-        yield "plus", name, load_recipe(PAPER, added)
-    for name, settings in WITHOUT.items():
-        yield "without", name, load_recipe("balanced", settings)
+def recipes(seed: int = 0):
+    """Yield name and recipe of every row: switches added one after the other."""
+    settings = [f"seed={seed}", "segmenter.retrain=0"]
+    yield PAPER, load_recipe(PAPER, settings)
+    for name, more in STEPS.items():
+        settings += more
+        yield name, load_recipe(PAPER, settings)
+
+
+def take_over(earlier: Path, out: Path, files: str) -> None:
+    for file in earlier.glob(files):
+        target = out / file.relative_to(earlier)
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            share_file(file, target)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Benchmarks that need what few machines have still run, in small, on a CPU."""
+"""Benchmarks: those that need what few machines have run, in small, on a CPU; the ablation ends at `balanced`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import sys
 
 import pytest
+
+from tag2mask.config import load_recipe
 
 
 @pytest.fixture
@@ -33,3 +35,10 @@ def test_the_hours_of_a_run(gpu):
     rates = {"classifier, training": 100, "segmenter, training": 10, "discovery": 50, "prediction": 20}
     seconds = 10 * 1000 / 100 + 2 * 1000 / 50 + 2 * 20 * 1000 / 10 + (1000 + 200) / 20
     assert gpu.hours(recipe, rates, 1000, 200) == pytest.approx(seconds / 3600)
+
+
+def test_all_switches_of_the_ablation_together_are_balanced(load_benchmark):
+    rows = [recipe for _, recipe in load_benchmark("ablation").recipes()]
+    assert len({row.model_dump_json() for row in rows}) == len(rows)
+    unused = {"name": True, "segmenter": {"backbone_learning_rate"}}  # the backbone is frozen
+    assert rows[-1].model_dump(exclude=unused) == load_recipe("balanced").model_dump(exclude=unused)
