@@ -26,6 +26,7 @@ STEPS = {
         "segmenter.epochs=8",
         "segmenter.label_stride=4",
     ],
+    "learning rate 0.003": ["segmenter.learning_rate=3e-3"],
     "tags teach the segmenter": ["segmenter.tag_weight=1"],
     "inference at 328 and 448 px": ["inference.scales=[328, 448]"],
     "background weighs 0.6": [
