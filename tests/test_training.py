@@ -19,6 +19,7 @@ from tag2mask.errors import DataError, WeightsError
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.deeplab import Segmenter
+from tag2mask.pipeline import square
 from tag2mask.training import MaskedPhotos, TaggedPhotos, fit, train_classifier, train_segmenter
 
 HOW = SegmenterConfig(
@@ -228,14 +229,7 @@ def test_tags_teach_what_masks_do_not(data, few, tmp_path):
     how = HOW.model_copy(update={"epochs": 25, "learning_rate": 3e-3, "crop": 1.0, "tag_weight": 1.0})
     segmenter = trained(few, tmp_path / "checkpoint.pt", how, masks=tmp_path / "masks")
     present = training.targets_of((sample.labels for sample in few.samples), len(few.classes)).bool()
-    images = torch.stack(
-        [
-            functional.interpolate(torch.from_numpy(read_photo(sample.image)).permute(2, 0, 1)[None].float(), (48, 48))[
-                0
-            ]
-            for sample in few.samples
-        ]
-    )
+    images = torch.stack([square(read_photo(sample.image), 48) for sample in few.samples])
     with torch.inference_mode():
         _, tags = segmenter.decode_with_tags(segmenter.backbone(images))
     assert tags[present].mean() > tags[~present].mean() + 2
