@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from tag2mask import training
+from tag2mask import frozen, training
 from tag2mask.config import ClassifierConfig, SegmenterConfig
 from tag2mask.data import load, read_photo, write_mask
 from tag2mask.errors import DataError, WeightsError
@@ -25,6 +26,7 @@ from tag2mask.training import MaskedPhotos, TaggedPhotos, fit, train_classifier,
 HOW = SegmenterConfig(
     size=48, epochs=3, batch_size=4, learning_rate=1e-3, backbone_learning_rate=1e-4, crop=0.5, schedule="poly"
 )
+FROZEN = HOW.model_copy(update={"epochs": 3, "train_from": "last", "crop": 1.0, "label_stride": 3, "tag_weight": 1.0})
 
 
 class Killed(BaseException):
@@ -40,6 +42,23 @@ def kill_after(monkeypatch, epochs):
             raise Killed
 
     monkeypatch.setattr(training, "save_checkpoint", save_and_die)
+
+
+def count_photos(monkeypatch):
+    """Return a list that gets the number of photos of every call of the backbone in training."""
+    seen, build = [], training.features_in_training
+
+    def counting(backbone):
+        features = build(backbone)
+
+        def count(images):
+            seen.append(len(images))
+            return features(images)
+
+        return count
+
+    monkeypatch.setattr(training, "features_in_training", counting)
+    return seen
 
 
 def trained(data, checkpoint, how=HOW, seed=0, masks=None, strict=False):
@@ -94,6 +113,15 @@ def test_a_killed_training_ends_as_an_unbroken_one(few, unbroken, tmp_path, monk
             trained(few, tmp_path / "checkpoint.pt")
     torch.rand(17)  # whatever else has happened since
     assert_same(trained(few, tmp_path / "checkpoint.pt"), unbroken)
+
+
+def test_a_killed_training_of_a_frozen_backbone_ends_as_an_unbroken_one(few, tmp_path, monkeypatch):
+    whole = trained(few, tmp_path / "unbroken.pt", FROZEN)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 1)
+        with pytest.raises(Killed):
+            trained(few, tmp_path / "checkpoint.pt", FROZEN)
+    assert_same(trained(few, tmp_path / "checkpoint.pt", FROZEN), whole)
 
 
 def test_a_classifier_killed_and_resumed(few, tmp_path, monkeypatch):
@@ -159,6 +187,25 @@ def test_a_classifier_learns(data, tmp_path, caplog):
     assert (logits.argmax(1) + 1).tolist() == [sample.labels[0] for sample in single.samples]
 
 
+def test_a_frozen_backbone_sees_each_photo_once(few, tmp_path, monkeypatch, caplog):
+    seen = count_photos(monkeypatch)
+    trained(few, tmp_path / "kept.pt", FROZEN)
+    assert sum(seen) == 1 + 2 * len(few.samples)  # one to learn the maps' sizes, then each photo and its mirror image
+    kept = losses(caplog)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["kept.pt"]
+    caplog.clear()
+    monkeypatch.setattr(training, "stays_the_same", lambda how: False)
+    trained(few, tmp_path / "again.pt", FROZEN)
+    assert kept == pytest.approx(losses(caplog), rel=5e-3)  # kept in half precision
+
+
+def test_without_room_on_the_disk_a_frozen_backbone_sees_photos_every_epoch(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(frozen, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
+    full = trained(few, tmp_path / "full.pt", FROZEN)
+    monkeypatch.setattr(training, "stays_the_same", lambda how: False)
+    assert_same(trained(few, tmp_path / "again.pt", FROZEN), full)
+
+
 def test_frozen_modules_do_not_change(data, tmp_path):
     torch.manual_seed(3)
     before = Segmenter("resnet10t", data.classes, weights="random").backbone.model
@@ -169,14 +216,14 @@ def test_frozen_modules_do_not_change(data, tmp_path):
     assert not torch.equal(before.layer4[0].conv1.weight, after.layer4[0].conv1.weight)
 
 
-def test_an_unreadable_photo_is_reported_and_skipped(shapes, tmp_path, caplog):
+@pytest.mark.parametrize("how", [HOW.model_copy(update={"epochs": 1}), FROZEN])
+def test_an_unreadable_photo_is_reported_and_skipped(shapes, tmp_path, caplog, how):
     data = load(shapes)
     broken = data.samples[5].image
     broken.write_bytes(broken.read_bytes()[:700])
-    how = HOW.model_copy(update={"epochs": 1})
     segmenter = trained(data, tmp_path / "checkpoint.pt", how)
     said = [record.message for record in caplog.records if "skipped" in record.message]
-    assert len(said) == 1
+    assert len(said) == how.epochs
     assert str(broken) in said[0]
     assert all(torch.isfinite(tensor).all() for tensor in segmenter.state_dict().values())
 

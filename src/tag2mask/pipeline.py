@@ -58,7 +58,7 @@ from tag2mask.progress import duration, track
 from tag2mask.proxy import IGNORE, assign, beyond_peak_share, resize_scores, score_probabilities, settle
 from tag2mask.scoring import Metrics, Scores, rounded, score_set
 from tag2mask.threads import map_ahead
-from tag2mask.training import train_classifier, train_segmenter
+from tag2mask.training import stays_the_same, train_classifier, train_segmenter
 
 if TYPE_CHECKING:
     from tag2mask.report import PhotoSet
@@ -576,7 +576,9 @@ def estimate_seconds(run: Run) -> float:
     forward = min(later - earlier for earlier, later in pairwise(moments)) / 4 / side**2
     read, crf = 0.01, 0.15 / (os.cpu_count() or 1)
     passes = 2 if recipe.classifier.train == "head" else 3 * recipe.classifier.epochs
-    training = recipe.segmenter.epochs * train * (3 * forward * recipe.segmenter.size**2 + read)
+    epochs = recipe.segmenter.epochs
+    passes = 2 + epochs if stays_the_same(recipe.segmenter) else 3 * epochs
+    training = train * (passes * forward * recipe.segmenter.size**2 + epochs * read)
     seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * bool(recipe.inference.crf)
     costs = {
         "classify": passes * train * (forward * recipe.classifier.size**2 + read),

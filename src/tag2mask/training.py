@@ -24,7 +24,9 @@ from tag2mask.data import IGNORE, Sample, read_mask, read_photo
 from tag2mask.data.loading import keep_readable
 from tag2mask.distributed import barrier, copy_main, device, is_main, rank, share, total, world
 from tag2mask.errors import DataError, RunError
+from tag2mask.frozen import FrozenFeatures
 from tag2mask.losses import seeded_loss
+from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.networks.speed import features_in_training
@@ -61,10 +63,12 @@ class TaggedPhotos(Dataset[tuple[int, "Pair | str"]]):
 class MaskedPhotos(Dataset[tuple[int, "Pair | str"]]):
     """Augmented photos with masks and labels: uint8 3 x size x size, uint8 size x size, float C, or what is wrong."""
 
-    def __init__(self, samples: Sequence[Sample], masks: Path, classes: int, size: int, crop: float) -> None:
-        self.samples, self.masks = samples, masks
+    def __init__(
+        self, samples: Sequence[Sample], masks: Path, classes: int, size: int, crop: float, flip: float = 0.5
+    ) -> None:
+        self.samples, self.masks, self.size = samples, masks, size
         self.targets = targets_of((sample.labels for sample in samples), classes)
-        self.augment = v2.Compose(_crop_and_flip(size, crop))
+        self.augment = v2.Compose(_crop_and_flip(size, crop, flip))
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -148,12 +152,13 @@ def train_segmenter(
         label: what the progress shows.
         strict: as in `fit`.
     """
-    stride = how.label_stride
+    stride, layers, plain = how.label_stride, segmenter.backbone.layers, how.method == "plain"
     features = cache(lambda: features_in_training(segmenter.backbone))  # of the weights that `fit` begins with
 
-    def loss(model: Any, images: Tensor, masks: Tensor, present: Tensor) -> Tensor:
+    def loss(model: Any, *given: Tensor) -> Tensor:
+        *seen, masks, present = given
+        logits, tags = model.decode_with_tags(dict(zip(layers, seen, strict=True)) if kept else features()(*seen))
         targets = masks[:, ::stride, ::stride].long()
-        logits, tags = model.decode_with_tags(features()(images))
         logits = functional.interpolate(logits.float(), targets.shape[1:], mode="bilinear", align_corners=False)
         counted = (targets != IGNORE).sum().clamp_min(1)
         value = functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
@@ -165,22 +170,32 @@ def train_segmenter(
         return value + how.tag_weight * functional.binary_cross_entropy_with_logits(tags.float(), present)
 
     def pixels(batch: Sequence[Pair]) -> int:
-        return sum(int((mask[::stride, ::stride] != IGNORE).sum()) for _, mask, _ in batch)
+        return sum(int((mask[::stride, ::stride] != IGNORE).sum()) for *_, mask, _ in batch)
 
     def seeded(model: Any, images: Tensor, seeds: Tensor, present: Tensor) -> Tensor:
         logits, tags = model.decode_with_tags(features()(images))
         return with_tags(seeded_loss(how.method, logits.float(), images, seeds, present), tags, present)
 
-    plain = how.method == "plain"
-    photos = MaskedPhotos(samples, masks, len(segmenter.classes), how.size, how.crop)
     segmenter.backbone.freeze_before(how.train_from)
+    photos = partial(MaskedPhotos, samples, masks, len(segmenter.classes), how.size, how.crop)
+    kept = None
+    if stays_the_same(how) and device().type == "cpu" and world() == 1:
+        frozen = FrozenFeatures(photos(flip=0), features(), layers, checkpoint.parent)
+        if frozen.fit():
+            frozen.compute(workers, f"{label}, features")
+            kept = frozen
     groups = _groups(segmenter, how.learning_rate, how.backbone_learning_rate)
     fit(
-        segmenter, photos, loss if plain else seeded,
+        segmenter, kept or photos(), loss if plain else seeded,
         torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
-        batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=workers,
+        batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=0 if kept else workers,
         checkpoint=checkpoint, label=label, weigh=pixels if plain else len, strict=strict,
     )  # fmt: skip
+
+
+def stays_the_same(how: SegmenterConfig) -> bool:
+    """Return whether what the backbone sees is the same in every epoch, and there are enough of them to keep it."""
+    return how.train_from == LAST and how.crop == 1 and how.method == "plain" and how.epochs > 2
 
 
 def fit(
@@ -339,13 +354,13 @@ def _average_statistics(model: nn.Module) -> None:
                     total(statistic).div_(world())
 
 
-def _crop_and_flip(size: int, crop: float) -> list[v2.Transform]:
+def _crop_and_flip(size: int, crop: float, flip: float = 0.5) -> list[v2.Transform]:
     square = (
         v2.Resize((size, size), antialias=True)
         if crop == 1
         else v2.RandomResizedCrop((size, size), scale=(crop, 1.0), antialias=True)
     )
-    return [square, v2.RandomHorizontalFlip()]
+    return [square, v2.RandomHorizontalFlip(flip)]
 
 
 def _as_tensor(photo: np.ndarray) -> Tensor:
