@@ -40,7 +40,7 @@ from tag2mask.pipeline import resume_run
 
 def untrained_run(folder):
     """A run folder that holds as much as `predict` needs."""
-    recipe = load_recipe("fast", ["segmenter.retrain=0"])
+    recipe = load_recipe("fast", ["segmenter.retrain=0", "inference.scales=[241, 328, 401]"])
     values = {"data": {"path": "none"}, "recipe": recipe.model_dump(mode="json")}
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
