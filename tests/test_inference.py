@@ -79,7 +79,8 @@ def test_a_large_photo_is_decoded_small_where_no_crf_looks_at_its_pixels(segment
     monkeypatch.setattr(
         inference, "forward", lambda network, photos, scales: seen.append(photos) or forward(network, photos, scales)
     )
-    recipe = load_recipe("fast", ["inference.scales=[48]", "workers=0", *([] if crf else ["inference.crf=null"])])
+    settings = ["inference.scales=[48]", "inference.background_weight=1", "workers=0"]
+    recipe = load_recipe("fast", [*settings, *([] if crf else ["inference.crf=null"])])
     assert predict_masks(segmenter, photos_in(tmp_path / "photos"), tmp_path / "masks", recipe) == 1
     mask = read_mask(tmp_path / "masks/a.png")
     assert mask.shape == (480, 720)
