@@ -45,8 +45,8 @@ def kill_after(monkeypatch, epochs):
 
 
 def count_photos(monkeypatch):
-    """Return a list that gets the number of photos of every call of the backbone in training."""
-    seen, build = [], training.features_in_training
+    """Return a list that gets the number of photos of every call of a frozen backbone."""
+    seen, build = [], training.folded_backbone
 
     def counting(backbone):
         features = build(backbone)
@@ -57,7 +57,7 @@ def count_photos(monkeypatch):
 
         return count
 
-    monkeypatch.setattr(training, "features_in_training", counting)
+    monkeypatch.setattr(training, "folded_backbone", counting)
     return seen
 
 

@@ -29,7 +29,7 @@ from tag2mask.losses import seeded_loss
 from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.deeplab import Segmenter
-from tag2mask.networks.speed import features_in_training
+from tag2mask.networks.speed import features_in_training, folded_backbone
 from tag2mask.networks.weights import load_checkpoint, save_checkpoint
 from tag2mask.progress import track
 
@@ -180,7 +180,7 @@ def train_segmenter(
     photos = partial(MaskedPhotos, samples, masks, len(segmenter.classes), how.size, how.crop)
     kept = None
     if stays_the_same(how) and device().type == "cpu" and world() == 1:
-        frozen = FrozenFeatures(photos(flip=0), features(), layers, checkpoint.parent)
+        frozen = FrozenFeatures(photos(flip=0), folded_backbone(segmenter.backbone), layers, checkpoint.parent)
         if frozen.fit():
             frozen.compute(workers, f"{label}, features")
             kept = frozen
