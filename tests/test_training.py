@@ -100,28 +100,15 @@ def few(data):
     return data.with_samples(data.samples[::2])
 
 
-@pytest.fixture(scope="module")
-def unbroken(few, tmp_path_factory):
-    return trained(few, tmp_path_factory.mktemp("unbroken") / "checkpoint.pt")
-
-
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_a_killed_training_ends_as_an_unbroken_one(few, unbroken, tmp_path, monkeypatch, epochs):
+@pytest.mark.parametrize(("how", "epochs"), [(HOW, 1), (HOW, 2), (FROZEN, 1)])
+def test_a_killed_training_ends_as_an_unbroken_one(few, tmp_path, monkeypatch, how, epochs):
+    whole = trained(few, tmp_path / "unbroken.pt", how)
     with monkeypatch.context() as patch:
         kill_after(patch, epochs)
         with pytest.raises(Killed):
-            trained(few, tmp_path / "checkpoint.pt")
+            trained(few, tmp_path / "checkpoint.pt", how)
     torch.rand(17)  # whatever else has happened since
-    assert_same(trained(few, tmp_path / "checkpoint.pt"), unbroken)
-
-
-def test_a_killed_training_of_a_frozen_backbone_ends_as_an_unbroken_one(few, tmp_path, monkeypatch):
-    whole = trained(few, tmp_path / "unbroken.pt", FROZEN)
-    with monkeypatch.context() as patch:
-        kill_after(patch, 1)
-        with pytest.raises(Killed):
-            trained(few, tmp_path / "checkpoint.pt", FROZEN)
-    assert_same(trained(few, tmp_path / "checkpoint.pt", FROZEN), whole)
+    assert_same(trained(few, tmp_path / "checkpoint.pt", how), whole)
 
 
 def test_a_classifier_killed_and_resumed(few, tmp_path, monkeypatch):
@@ -134,10 +121,10 @@ def test_a_classifier_killed_and_resumed(few, tmp_path, monkeypatch):
     assert_same(trained_classifier(few, tmp_path / "checkpoint.pt", how), whole)
 
 
-def test_a_finished_training_is_not_done_again(few, unbroken, tmp_path, caplog):
-    trained(few, tmp_path / "checkpoint.pt")
+def test_a_finished_training_is_not_done_again(few, tmp_path, caplog):
+    finished = trained(few, tmp_path / "checkpoint.pt")
     caplog.clear()
-    assert_same(trained(few, tmp_path / "checkpoint.pt"), unbroken)
+    assert_same(trained(few, tmp_path / "checkpoint.pt"), finished)
     assert losses(caplog) == []
 
 
