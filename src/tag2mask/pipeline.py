@@ -567,7 +567,7 @@ def estimate_seconds(run: Run) -> float:
     side = recipe.patterns.size
     backbone = Backbone(recipe.backbone.name, output_stride=recipe.patterns.output_stride, weights="random")
     images = torch.zeros(4, 3, side, side, device=run.device)
-    backbone.to(run.device)
+    backbone = folded_backbone(backbone.to(run.device))
     moments = []
     with torch.inference_mode():
         for _ in range(4):
