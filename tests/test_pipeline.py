@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import count
 
 import numpy as np
 import pytest
@@ -200,6 +201,20 @@ def test_the_plan_names_what_is_left_to_do(a_run):
     assert "classify" not in said
     (a_run / "segmenter-retrained.safetensors").unlink()
     assert "stages: estimate, retrain, predict" in pipeline.plan(resume_run(a_run))
+
+
+def test_the_expected_time_counts_forward_passes(shapes_folder, tmp_path, monkeypatch):
+    def seconds(*settings):
+        recipe = load_recipe("fast", ["patterns.size=64", "segmenter.size=64", "segmenter.retrain=0", *settings])
+        monkeypatch.setattr(pipeline.time, "monotonic", count().__next__)  # four photos of 64 px take a second
+        return pipeline.estimate_seconds(pipeline.Run(tmp_path, pipeline.Source(str(shapes_folder)), recipe))
+
+    by_epochs = seconds("segmenter.epochs=9") - seconds("segmenter.epochs=5")
+    assert by_epochs == pytest.approx(14 * 4 * (1 / 4 + 0.01))  # a frozen backbone: the head takes as long again
+    by_epochs = seconds("segmenter.train_from=C41", "segmenter.epochs=9") - seconds("segmenter.train_from=C41")
+    assert by_epochs == pytest.approx(14 * 3 * (3 / 4 + 0.01))
+    by_size = seconds("classifier.size=128") - seconds("classifier.size=64")
+    assert by_size == pytest.approx(14 * 2 * 3 / 4)
 
 
 def made_recipe(**proxy):

@@ -575,13 +575,13 @@ def estimate_seconds(run: Run) -> float:
             backbone(images)
     forward = min(later - earlier for earlier, later in pairwise(moments)) / 4 / side**2
     read, crf = 0.01, 0.15 / (os.cpu_count() or 1)
-    passes = 2 if recipe.classifier.train == "head" else 3 * recipe.classifier.epochs
+    classifying = 2 if recipe.classifier.train == "head" else 3 * recipe.classifier.epochs
     epochs = recipe.segmenter.epochs
     passes = 2 + epochs if stays_the_same(recipe.segmenter) else 3 * epochs
     training = train * (passes * forward * recipe.segmenter.size**2 + epochs * read)
     seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * bool(recipe.inference.crf)
     costs = {
-        "classify": passes * train * (forward * recipe.classifier.size**2 + read),
+        "classify": classifying * train * (forward * recipe.classifier.size**2 + read),
         "discover": train * (forward * side**2 + read),
         "estimate": train * (forward * side**2 + read + crf * (recipe.proxy.crf != "none")),
         "segment": training,
