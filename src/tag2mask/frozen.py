@@ -42,7 +42,7 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
         self.record, self.rows = np.dtype(shapes), list[int | str]()
         self.file = TemporaryFile(dir=folder)  # noqa: SIM115, it stays open as long as this is there
 
-    def fit(self) -> bool:
+    def has_room(self) -> bool:
         """Return whether the file takes no more than half of the free disk."""
         return 4 * len(self.photos) * self.record.itemsize <= disk_usage(self.folder).free
 

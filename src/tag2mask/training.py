@@ -181,7 +181,7 @@ def train_segmenter(
     kept = None
     if stays_the_same(how) and device().type == "cpu" and world() == 1:
         frozen = FrozenFeatures(photos(flip=0), folded_backbone(segmenter.backbone), layers, checkpoint.parent)
-        if frozen.fit():
+        if frozen.has_room():
             frozen.compute(workers, f"{label}, features")
             kept = frozen
     groups = _groups(segmenter, how.learning_rate, how.backbone_learning_rate)
