@@ -14,8 +14,9 @@ import logging
 from pathlib import Path
 
 from tag2mask.config import load_recipe
-from tag2mask.data.files import share_file
-from tag2mask.pipeline import Source, open_run, read_metrics, run_stages
+from tag2mask.files import share_file
+from tag2mask.runs.folder import Source, open_run, read_metrics
+from tag2mask.runs.stages import run_stages
 
 PAPER = "luo2020-efficientnet-lite0"
 STEPS = {

@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tag2mask.baselines import normalised_cam
 from tag2mask.config import load_recipe
 from tag2mask.crf import dense_crf
 from tag2mask.data import load, read_photo
 from tag2mask.data.loading import photo_batches
+from tag2mask.methods.cam import normalised_cam
 from tag2mask.metrics import confusion_matrix, mean_iou
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier, train_head
-from tag2mask.patterns import ClassPatterns, discover
+from tag2mask.patterns.estimator import ClassPatterns, discover
 from tag2mask.proxy import assign, resize_scores, score_probabilities
 from tag2mask.threads import map_ahead
 

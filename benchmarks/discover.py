@@ -85,7 +85,9 @@ class Clock:
 def ours(features, images, clock):
     import torch
 
-    from tag2mask.patterns import Moments, evidence_maps, leading_pattern
+    from tag2mask.patterns.eigen import leading_pattern
+    from tag2mask.patterns.moments import Moments
+    from tag2mask.patterns.orientation import evidence_maps
 
     torch.set_num_threads(1)
     total = None

@@ -28,7 +28,7 @@ from tag2mask.data import photos_in, read_photo
 from tag2mask.inference import forward, most_likely
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.networks.speed import faster_copy
-from tag2mask.pipeline import load_segmenter
+from tag2mask.runs.folder import load_segmenter
 
 RECIPES = ("luo2020-efficientnet-lite0", "luo2020-voc-resnet101", "luo2020-voc-vgg16")
 WAYS = ("as it is", "folded", "folded, fused", "folded, bfloat16")

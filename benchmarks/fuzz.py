@@ -345,7 +345,7 @@ def setting(folder: Path) -> Target:
 
 def run_config(folder: Path) -> Target:
     from tag2mask.config import load_recipe
-    from tag2mask.pipeline import resume_run
+    from tag2mask.runs.folder import resume_run
 
     data = {"path": "/photos", "labels": None, "split": "train", "eval_split": None}
     whole = {"tag2mask": "0.1.0", "data": data, "recipe": load_recipe("fast").model_dump(mode="json")}
@@ -354,7 +354,7 @@ def run_config(folder: Path) -> Target:
 
 
 def metrics(folder: Path) -> Target:
-    from tag2mask.pipeline import read_metrics
+    from tag2mask.runs.folder import read_metrics
 
     scored = {"miou": 51.2, "iou": {"background": 80.1, "dog": None}, "images": 7}
     evidence = {"dog": {"activation": 0.3, "centre": -0.1, "explained": 0.2}}
@@ -449,7 +449,8 @@ def _networks() -> tuple[Any, Any, Any]:
     from tag2mask.networks.backbones import Backbone
     from tag2mask.networks.classifier import Classifier
     from tag2mask.networks.deeplab import Segmenter
-    from tag2mask.patterns import ClassPatterns, Pattern
+    from tag2mask.patterns.eigen import Pattern
+    from tag2mask.patterns.estimator import ClassPatterns
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -491,7 +492,7 @@ def classifier(folder: Path) -> Target:
 def patterns(folder: Path) -> Target:
     import torch
 
-    from tag2mask.patterns import ClassPatterns
+    from tag2mask.patterns.estimator import ClassPatterns
 
     made, file = _networks()[1], folder / "patterns.safetensors"
     made.save(file)
@@ -515,7 +516,7 @@ def segmenter(folder: Path) -> Target:
 
 def huggingface(folder: Path) -> Target:
     from tag2mask.config import load_recipe
-    from tag2mask.pipeline import load_segmenter
+    from tag2mask.runs.folder import load_segmenter
 
     _networks()[2].save(folder / "model.safetensors")
     whole = {"tag2mask": "0.1.0", "recipe": load_recipe("fast").model_dump(mode="json")}

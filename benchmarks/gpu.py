@@ -35,8 +35,10 @@ from tag2mask.inference import forward, most_likely
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.deeplab import Segmenter
-from tag2mask.patterns import collect_moments
-from tag2mask.training import MaskedPhotos, TaggedPhotos, train_classifier, train_segmenter
+from tag2mask.patterns.collect import collect_moments
+from tag2mask.training.classifier import train_classifier
+from tag2mask.training.datasets import MaskedPhotos, TaggedPhotos
+from tag2mask.training.segmenter import train_segmenter
 
 PHOTOS = {"voc": (20, 10_582, 1_449), "coco": (80, 118_287, 5_000)}
 """Classes, photos to train on and to predict, by what the recipe's name holds."""

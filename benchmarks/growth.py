@@ -29,7 +29,8 @@ import numpy as np
 from PIL import Image
 
 from tag2mask.data import load, write_mask
-from tag2mask.pipeline import STAGES, read_metrics
+from tag2mask.runs.folder import read_metrics
+from tag2mask.runs.stages import STAGES
 
 SETTINGS = (
     "classifier.size=96", "classifier.epochs=20", "patterns.size=96", "proxy.crf=none", "segmenter.size=96",

@@ -21,16 +21,24 @@ import numpy as np
 import torch
 from depths import cam_sweep, rows_of
 
-from tag2mask.baselines import ddt_scores, grad_cam, largest_component, normalised_cam
-from tag2mask.config import METHODS, Recipe, apply_setting, parse_recipe
+from tag2mask.config import Recipe, apply_settings, parse_recipe
 from tag2mask.crf import prepare
 from tag2mask.data import load, read_photo
 from tag2mask.data.loading import photo_batches
+from tag2mask.methods import method_settings
+from tag2mask.methods.cam import normalised_cam
+from tag2mask.methods.ddt import ddt_scores, largest_component
+from tag2mask.methods.gradcam import grad_cam
+from tag2mask.names import method_names
 from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier
-from tag2mask.patterns import ClassPatterns, choose_subsets, leading_pattern, moments_of
-from tag2mask.pipeline import Run, Source, estimate_mask, open_run, resume_run, run_stages
+from tag2mask.patterns.collect import choose_subsets
+from tag2mask.patterns.eigen import leading_pattern
+from tag2mask.patterns.estimator import ClassPatterns, moments_of
 from tag2mask.proxy import assign, resize_scores
+from tag2mask.runs.estimate import estimate_mask
+from tag2mask.runs.folder import Run, Source, open_run, resume_run
+from tag2mask.runs.stages import run_stages
 
 SWEPT = {"cam": "CAM", "gradcam": "Grad-CAM"}
 OURS = {"ddt": "DDT", "patterns": "class patterns"}
@@ -46,7 +54,7 @@ def main() -> None:
     parser.add_argument("--labels")
     parser.add_argument("--set", action="append", default=[], dest="settings", help="change a parameter")
     parser.add_argument("--no-crf", action="store_true", help="leave the rows 'as in a run' out")
-    parser.add_argument("--train", nargs="+", default=[], choices=METHODS, help="train segmenters by these methods")
+    parser.add_argument("--train", nargs="+", default=[], choices=method_names(), help="methods to train segmenters by")
     parser.add_argument("--out", type=Path, help="where their runs go, a folder each")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -63,8 +71,7 @@ def main() -> None:
 
 def recipe_for(args, taught: Run, method: str) -> Recipe:
     values = taught.recipe.model_dump(mode="json")
-    for setting in (*METHODS[method], *args.settings):
-        apply_setting(values, setting)
+    apply_settings(values, method_settings(method, args.settings))
     return parse_recipe(values, str(args.run))
 
 

@@ -35,7 +35,7 @@ from tag2mask.crf import prepare
 from tag2mask.data import photos_in, read_mask, write_mask
 from tag2mask.inference import mask_of
 from tag2mask.networks.deeplab import Segmenter
-from tag2mask.pipeline import resume_run
+from tag2mask.runs.folder import resume_run
 
 
 def untrained_run(folder):

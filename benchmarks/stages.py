@@ -26,7 +26,8 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from tag2mask.config import load_recipe
 from tag2mask.data import load
-from tag2mask.pipeline import STAGES, Source, open_run
+from tag2mask.runs.folder import Source, open_run
+from tag2mask.runs.stages import STAGES
 
 COLUMNS = ("stage", "seconds", "processor_seconds", "photos_per_second", "waiting_percent", "main_percent", "dearest")
 

@@ -21,7 +21,7 @@ import numpy as np
 
 import tag2mask as t2m
 from tag2mask.data import load_coco
-from tag2mask.data.scenes import write_scenes
+from tag2mask.demo.scenes import write_scenes
 
 STYLES = ("plain", "tiny", "pairs")
 KINDS = ("proxy", "retrain", "prediction")

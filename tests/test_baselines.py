@@ -7,19 +7,14 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from tag2mask.baselines import (
-    ddt_scores,
-    discover_ddt,
-    grad_cam,
-    grad_cam_scores,
-    largest_component,
-    normalised_cam,
-)
 from tag2mask.data import load
 from tag2mask.data.loading import photo_batches
+from tag2mask.methods.cam import normalised_cam
+from tag2mask.methods.ddt import ddt_scores, discover_ddt, largest_component
+from tag2mask.methods.gradcam import grad_cam, grad_cam_scores
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
-from tag2mask.patterns import ClassPatterns
+from tag2mask.patterns.estimator import ClassPatterns
 from tag2mask.proxy import assign
 
 LABELS = [(2,), (1, 3), (), (1, 2, 3)]

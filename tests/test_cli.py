@@ -14,7 +14,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from tag2mask import pipeline
 from tag2mask.data import photo_size, read_mask, write_mask
 
 SPLITS = ("--split", "train", "--eval-split", "val")
@@ -468,7 +467,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, command, shapes_folder, rec
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "run_stages", stop)
+    monkeypatch.setattr("tag2mask.runs.stages.run_stages", stop)
     said = command("run", shapes_folder, "--out", tmp_path / "out", "--recipe", recipe_file)
     assert said.code == 130
     assert said.err.strip().splitlines()[-1] == "tag2mask: stopped; the same command goes on from here"

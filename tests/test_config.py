@@ -9,7 +9,7 @@ from tag2mask.config import Recipe, load_recipe, recipe_names, recipe_yaml
 from tag2mask.errors import RecipeError
 
 
-def refused(reason, name="fast", settings=None):
+def refused(reason, name="fast", settings=()):
     with pytest.raises(RecipeError, match=reason) as error:
         load_recipe(name, settings)
     assert "\n" not in str(error.value)

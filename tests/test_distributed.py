@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from tag2mask import distributed
 from tag2mask.data import read_mask
 from tag2mask.errors import RunError
-from tag2mask.training import fit
+from tag2mask.training.loop import fit
 
 SPLITS = ("--split", "train", "--eval-split", "val")
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from tag2mask import pipeline
-from tag2mask.data.files import remove_unfinished, write_bytes
 from tag2mask.errors import DataError
+from tag2mask.files import remove_unfinished, write_bytes
 from tag2mask.networks.weights import load_checkpoint, read_weights, save_checkpoint, save_tensors
+from tag2mask.runs import folder
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,12 @@ def test_a_run_killed_before_a_stage_wrote_its_figures_has_them_at_the_end(
     a_run, shapes_folder, recipe_file, command, monkeypatch, stage, figures
 ):
     """They are there before the file that tells that the stage is done."""
-    wanted = pipeline.read_metrics(a_run)[figures]
-    kept = {name: value for name, value in pipeline.read_metrics(a_run).items() if name != figures}
+    wanted = folder.read_metrics(a_run)[figures]
+    kept = {name: value for name, value in folder.read_metrics(a_run).items() if name != figures}
     (a_run / "metrics.json").write_text(json.dumps(kept))
     (a_run / "classifier.safetensors").unlink()
     (a_run / "patterns.safetensors").unlink()
-    record = pipeline.Run.record
+    record = folder.Run.record
 
     def killed(run, name, value):
         if name == figures:
@@ -64,10 +64,10 @@ def test_a_run_killed_before_a_stage_wrote_its_figures_has_them_at_the_end(
     split = ("--split", "train", "--eval-split", "val")
     arguments = ("run", shapes_folder, "--out", a_run, "--recipe", recipe_file, *split, "--until", stage)
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.Run, "record", killed)
+        patched.setattr(folder.Run, "record", killed)
         assert command(*arguments).code == 130
     assert command(*arguments).code == 0
-    assert pipeline.read_metrics(a_run)[figures] == wanted
+    assert folder.read_metrics(a_run)[figures] == wanted
 
 
 def test_a_checkpoint_of_what_is_finished_is_removed(a_run, shapes_folder, recipe_file, command):
@@ -122,7 +122,7 @@ def test_a_disk_that_is_full_for_others_code_is_one_line_too(
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "page.html"))
 
-    monkeypatch.setattr(pipeline, "run_stages", full)
+    monkeypatch.setattr("tag2mask.runs.stages.run_stages", full)
     said = command("run", shapes_folder, "--out", tmp_path / "out", "--recipe", recipe_file)
     assert said.code == 2
     assert said.err.splitlines()[-1].startswith(f"tag2mask: {tmp_path / 'page.html'}: the disk is full")

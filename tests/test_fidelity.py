@@ -17,7 +17,6 @@ from torch.nn import functional
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.segmentation import FCN_ResNet50_Weights
 
-from tag2mask import pipeline, training
 from tag2mask.config import load_recipe, recipe_names
 from tag2mask.data import load, read_mask, write_mask
 from tag2mask.data.coco import load_coco
@@ -25,8 +24,10 @@ from tag2mask.data.voc import VOC_CLASSES
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.deeplab import Segmenter
-from tag2mask.pipeline import Source, open_run
-from tag2mask.training import train_classifier, train_segmenter
+from tag2mask.runs import tasks
+from tag2mask.runs.folder import Source, open_run
+from tag2mask.training.classifier import train_classifier
+from tag2mask.training.segmenter import train_segmenter
 
 METHOD = {
     "proxy": {"threshold": 0, "conflict": "ignore", "crf": "single"},
@@ -151,9 +152,11 @@ def test_resnet101_large_fov():
 def asked(monkeypatch):
     """What `fit` is asked to do, which it then does not."""
     calls = []
-    monkeypatch.setattr(
-        training, "fit", lambda model, data, loss, optimiser, **how: calls.append((data, loss, optimiser, how))
-    )
+    for part in ("classifier", "segmenter"):
+        monkeypatch.setattr(
+            f"tag2mask.training.{part}.fit",
+            lambda model, data, loss, optimiser, **how: calls.append((data, loss, optimiser, how)),
+        )
     return calls
 
 
@@ -237,9 +240,9 @@ def test_retraining_starts_from_scratch(shapes_folder, recipe_file, tmp_path, mo
             for parameter in segmenter.parameters():
                 parameter.mul_(1.01)
 
-    monkeypatch.setattr(pipeline, "train_segmenter", train)
-    pipeline.segment(run)
-    pipeline.retrain(run)
+    monkeypatch.setattr("tag2mask.runs.tasks.train_segmenter", train)
+    tasks.segment(run)
+    tasks.retrain(run)
     assert seen == [("proxy", 11), ("retrain", 11)]
     first, second = starts
     for name, tensor in weights.items():

@@ -8,7 +8,9 @@ import subprocess
 import pytest
 import typer
 
-from tag2mask import cli, config, exports, names, pipeline, reproduce
+from tag2mask import cli, exports, names
+from tag2mask.reproduce import study
+from tag2mask.runs import stages
 
 
 def commands(command, path=()):
@@ -66,10 +68,9 @@ def test_values_are_completed(command, monkeypatch, line, words):
 
 
 def test_names_that_are_completed_are_all_there_are():
-    assert list(names.STAGES) == list(pipeline.STAGES)
-    assert list(names.FORMATS) == list(exports.FORMATS)
-    assert set(names.ITEMS) == set(reproduce.ITEMS)
-    assert set(names.METHODS) == set(config.METHODS)
+    assert list(names.StageName) == list(stages.STAGES)
+    assert list(names.ExportFormat) == list(exports.FORMATS)
+    assert set(names.Item) == set(study.ITEMS)
 
 
 def test_the_script_for_bash_is_bash(command, monkeypatch):

@@ -26,8 +26,8 @@ from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.networks.weights import load_tensors, read_weights, save_tensors
-from tag2mask.pipeline import read_metrics, resume_run
 from tag2mask.report.survey import regions
+from tag2mask.runs.folder import read_metrics, resume_run
 
 
 @pytest.fixture(scope="module")

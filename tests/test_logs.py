@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
-from tag2mask import logs, pipeline, progress
+from tag2mask import logs, progress
+from tag2mask.runs import stages
 
 pytestmark = pytest.mark.usefixtures("_as_before")
 
@@ -100,7 +102,7 @@ def test_a_fault_in_json_has_its_traceback(monkeypatch, go_on):
         """Fail."""
         raise ZeroDivisionError("never seen")
 
-    monkeypatch.setitem(pipeline.STAGES, "evaluate", fail)
+    monkeypatch.setitem(stages.STAGES, "evaluate", replace(stages.STAGES["evaluate"], do=fail))
     said = go_on("--log-format", "json", "--quiet")
     assert said.code == 1
     (line,) = map(json.loads, said.err.splitlines())
@@ -138,7 +140,7 @@ def test_progress_in_a_file(capsys):
 
 @pytest.mark.usefixtures("slow")
 def test_progress_in_json_and_quiet(capsys):
-    logs.set_up(log_format=logs.LogFormat.json)
+    logs.set_up(log_format=logs.LogFormat.JSON)
     list(progress.track("abc", 3, "photos"))
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["task"], line["done"], line["total"], line["seconds_left"]) for line in lines] == [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tag2mask.crf import dense_crf
-from tag2mask.losses import (
+from tag2mask.training.losses import (
     FLOOR,
     balanced_seed_loss,
     constrain_loss,

@@ -10,15 +10,18 @@ import pytest
 import torch
 import yaml
 
-from tag2mask import pipeline
-from tag2mask.baselines import normalised_cam
-from tag2mask.config import METHODS, load_recipe
-from tag2mask.data import load, read_mask, read_photo
+from tag2mask.config import load_recipe
+from tag2mask.data import load, loading, read_mask, read_photo
 from tag2mask.errors import DataError, RecipeError, WeightsError
+from tag2mask.methods import method_settings
+from tag2mask.methods.cam import normalised_cam
+from tag2mask.names import method_names
 from tag2mask.networks.classifier import Classifier
-from tag2mask.pipeline import Source, estimate_mask, open_run, resume_run, run_stages
 from tag2mask.proxy import proxy_mask
-from tag2mask.training import MaskedPhotos
+from tag2mask.runs.estimate import estimate_mask
+from tag2mask.runs.folder import Source, open_run, resume_run
+from tag2mask.runs.stages import run_stages
+from tag2mask.training.datasets import MaskedPhotos
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def test_cam_masks_are_the_positions_above_a_share_of_the_maximum(run_method, sh
     out = run_method("cam", "--until", "estimate")
     classifier = Classifier.load(out / "classifier.safetensors", ["last"], 16)
     for sample in load(shapes_folder, split="train").samples[::3]:
-        square = pipeline.square(read_photo(sample.image), 96)[None]
+        square = loading.as_tensor(loading.square(read_photo(sample.image), 96))[None]
         with torch.no_grad():
             cam = normalised_cam(classifier.activation(classifier(square).features["last"]))[0].numpy()
         mask = read_mask(out / f"proxy/{sample.name}.png")
@@ -97,13 +100,12 @@ def test_an_uncertain_band_stays_uncertain_after_the_crf():
     assert plain.tolist() == [[0, 0, 0, 255, 255, 255, 255, 2, 2]]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", method_names())
 def test_methods_are_settings_that_later_ones_change(name):
-    recipe = load_recipe("fast", method=name)
-    assert recipe == load_recipe("fast", METHODS[name])
-    assert recipe.proxy.method == {"sec": "cam", "dsrg": "cam"}.get(name, name)
+    recipe = load_recipe("fast", method_settings(name))
+    assert recipe.proxy.method == name
     assert recipe.segmenter.method == (name if name in ("sec", "dsrg") else "plain")
-    assert load_recipe("fast", ["segmenter.retrain=2", "seed=5"], name).segmenter.retrain == 2
+    assert load_recipe("fast", method_settings(name, ["segmenter.retrain=2", "seed=5"])).segmenter.retrain == 2
     if name == "patterns":
         assert recipe == load_recipe("fast")
 
@@ -111,7 +113,7 @@ def test_methods_are_settings_that_later_ones_change(name):
 @pytest.mark.parametrize(
     ("method", "settings", "says"),
     [
-        ("gradcan", [], "no method 'gradcan'; did you mean 'gradcam'? (methods: patterns, cam"),
+        ("gradcan", [], "no method 'gradcan'; did you mean 'gradcam'? (methods: cam, ddt, dsrg, "),
         ("sec", ["segmenter.crop=0.4"], "'segmenter.crop' is 0.4: sec and dsrg need 1"),
         ("cam", ["proxy.cam_thresholds=[0.5, 0.2]"], "'proxy.cam_thresholds'"),
         ("cam", ["proxy.method=camm"], "'proxy.method'"),
@@ -119,7 +121,7 @@ def test_methods_are_settings_that_later_ones_change(name):
 )
 def test_what_a_method_cannot_be(method, settings, says):
     with pytest.raises(RecipeError) as error:
-        load_recipe("fast", settings, method)
+        load_recipe("fast", method_settings(method, settings))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -134,7 +136,7 @@ def test_a_wrong_method_ends_in_one_line(command, shapes_folder, tmp_path):
 
 def test_grad_cam_inside_a_transformer_is_refused_before_anything_is_written(shapes_folder, recipe_file, tmp_path):
     settings = ["backbone.name=vit_tiny_patch16_224", "patterns.layers=[blocks.5]"]
-    recipe = load_recipe(recipe_file, settings, "gradcam")
+    recipe = load_recipe(recipe_file, method_settings("gradcam", settings))
     with pytest.raises(WeightsError, match=r"patterns\.layers=\[last\]"):
         open_run(tmp_path / "run", Source(str(shapes_folder)), recipe)
     assert not (tmp_path / "run").exists()
@@ -146,8 +148,8 @@ def test_retraining_is_plain(finished_run, shapes_folder, recipe_file, tmp_path,
     def train(segmenter, samples, masks, how, **rest):
         seen.append((masks.name, how.method))
 
-    monkeypatch.setattr(pipeline, "train_segmenter", train)
-    recipe = load_recipe(recipe_file, ["segmenter.retrain=1"], "dsrg")
+    monkeypatch.setattr("tag2mask.runs.tasks.train_segmenter", train)
+    recipe = load_recipe(recipe_file, method_settings("dsrg", ["segmenter.retrain=1"]))
     run = open_run(tmp_path / "run", Source(str(shapes_folder), None, "val"), recipe)
     shutil.copy(finished_run / "classifier.safetensors", run.out)
     run_stages(run, "retrain")
@@ -155,7 +157,7 @@ def test_retraining_is_plain(finished_run, shapes_folder, recipe_file, tmp_path,
 
 
 def test_without_readable_photos_there_is_no_object(shapes, finished_run, recipe_file, tmp_path):
-    run = open_run(tmp_path / "run", Source(str(shapes), None, "val"), load_recipe(recipe_file, method="ddt"))
+    run = open_run(tmp_path / "run", Source(str(shapes), None, "val"), load_recipe(recipe_file, method_settings("ddt")))
     shutil.copy(finished_run / "classifier.safetensors", run.out)
     for sample in run.train.samples:
         sample.image.write_bytes(sample.image.read_bytes()[:900])

@@ -9,7 +9,7 @@ import pytest
 
 import tag2mask as t2m
 from tag2mask.api import Result
-from tag2mask.pipeline import read_metrics
+from tag2mask.runs.folder import read_metrics
 
 
 class Cells(HTMLParser):

@@ -24,14 +24,15 @@ from PIL import Image
 
 from tag2mask.config import Recipe, load_recipe
 from tag2mask.data import ImageSet, Sample, load, read_mask, write_mask
-from tag2mask.data.scenes import make_scene
+from tag2mask.demo.scenes import make_scene
 from tag2mask.errors import DataError
 from tag2mask.metrics import confusion_matrix
-from tag2mask.pipeline import _photo_sets, read_metrics, resume_run
 from tag2mask.report import PhotoSet, page, save_page
 from tag2mask.report.colours import class_colours
 from tag2mask.report.page import choose, mask_thumbnail, photo_thumbnail
 from tag2mask.report.survey import Tally, doubt_of, regions, survey
+from tag2mask.runs.folder import read_metrics, resume_run
+from tag2mask.runs.tasks import _photo_sets
 
 EMPTY = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 BAD_NAMES = (

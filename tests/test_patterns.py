@@ -12,23 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tag2mask import patterns
 from tag2mask.data import ImageSet, Sample, load, photo_size
 from tag2mask.errors import DataError, WeightsError
 from tag2mask.metrics import confusion_matrix, mean_iou
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.networks.weights import load_tensors, save_tensors
-from tag2mask.patterns import (
-    ClassPatterns,
-    Moments,
-    choose_subsets,
-    discover,
-    evidence_maps,
-    leading_eigenpairs,
-    leading_pattern,
-    score,
-)
+from tag2mask.patterns import moments
+from tag2mask.patterns.collect import choose_subsets
+from tag2mask.patterns.eigen import leading_eigenpairs, leading_pattern, score
+from tag2mask.patterns.estimator import ClassPatterns, discover
+from tag2mask.patterns.moments import Moments
+from tag2mask.patterns.orientation import evidence_maps
 
 REAL = Path(__file__).parents[2] / "shared/data/voc2012"
 
@@ -402,8 +397,8 @@ def test_layers_in_one_pass_are_as_layer_by_layer(data, classifier, fitted):
 def test_descriptors_are_multiplied_once_for_all_classes_of_a_photo(data, classifier, monkeypatch):
     """14 photos in batches of 8, sorted: (1), (1, 2) and (2) need four products for 18 memberships."""
     seen = []
-    products = patterns._products
-    monkeypatch.setattr(patterns, "_products", lambda *given: seen.append(len(given[0])) or products(*given))
+    products = moments._products
+    monkeypatch.setattr(moments, "_products", lambda *given: seen.append(len(given[0])) or products(*given))
     discover(classifier, data, [made_patterns()])
     assert sum(seen) == 14 * (6 * 6 + 12 * 12)  # positions of layer4.0 and layer2.1 at 96 pixels
     assert len(seen) == 4 * len(classifier.backbone.layers)

@@ -13,24 +13,26 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import tag2mask as t2m
-from tag2mask import pipeline
 from tag2mask.config import CrfConfig, load_recipe
-from tag2mask.data import load, photo_size, read_mask, read_photo
+from tag2mask.data import load, loading, photo_size, read_mask, read_photo
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference import mask_of, predict_probabilities
+from tag2mask.methods import load_method
 from tag2mask.metrics import confusion_matrix, iou
 from tag2mask.networks.deeplab import Segmenter
-from tag2mask.patterns import ClassPatterns
-from tag2mask.pipeline import (
-    STAGES,
-    Source,
-    estimate_mask,
-    open_run,
-    read_metrics,
-    resume_run,
-    run_stages,
-)
+from tag2mask.patterns.estimator import ClassPatterns
+from tag2mask.runs import estimate, stages
+from tag2mask.runs import plan as planning
+from tag2mask.runs.estimate import estimate_mask, load_network
+from tag2mask.runs.folder import Run, Source, open_run, read_metrics, resume_run
+from tag2mask.runs.stages import STAGES, run_stages
 from tag2mask.scoring import score_folders
+from tag2mask.training import loop
+
+
+def look(run, images, labels):
+    """Return scores and class activations by the run's method."""
+    return load_method(run.recipe.proxy.method).look(load_network(run), images, labels)
 
 
 def read(file):
@@ -72,7 +74,7 @@ def test_what_a_run_writes(finished_run, shapes_folder):
     assert (finished_run / "report/overview.png").stat().st_size > 1000
     assert (finished_run / "report/index.html").stat().st_size > 10_000
     left_over = [file.name for file in finished_run.rglob(".*")]
-    assert left_over == []
+    assert left_over == [".lock"]
 
 
 def test_what_metrics_json_says(finished_run):
@@ -137,20 +139,18 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(finished_run, a_run, los
 
 
 def test_a_run_killed_in_training_goes_on_to_the_same_end(finished_run, a_run, monkeypatch):
-    from tag2mask import training
-
     for name in ("segmenter.safetensors", "segmenter-retrained.safetensors"):
         (a_run / name).unlink()
     for name in ("retrain", "predictions"):
         shutil.rmtree(a_run / name)
-    save = training.save_checkpoint
+    save = loop.save_checkpoint
 
     def save_and_die(*arguments):
         save(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_checkpoint", save_and_die)
+        patch.setattr(loop, "save_checkpoint", save_and_die)
         with pytest.raises(KeyboardInterrupt):
             run_stages(resume_run(a_run))
     assert (a_run / ".segmenter.pt").exists()
@@ -161,9 +161,16 @@ def test_a_run_killed_in_training_goes_on_to_the_same_end(finished_run, a_run, m
 
 def test_a_stage_done_again_writes_its_own_anew(finished_run, a_run):
     before = times(a_run)
-    pipeline.redo_stage(resume_run(a_run), "estimate")
+    left = stages.redo_stage(resume_run(a_run), "estimate")
     after = times(a_run)
     assert {file.parent.name for file in after if after[file] != before[file]} == {"proxy"}
+    assert {file.parent.name for file in after} == {"run", "proxy"}  # what was made from the masks before is gone
+    assert sorted(file.name for file in a_run.glob("*.safetensors")) == [
+        "classifier.safetensors",
+        "patterns.safetensors",
+    ]
+    assert left == ["segment", "retrain", "predict", "evaluate", "report"]
+    run_stages(resume_run(a_run))
     assert_same_files(a_run, finished_run)
 
 
@@ -180,7 +187,7 @@ def test_without_retraining_the_first_segmenter_predicts(a_run, recipe_file, tmp
 
 def test_without_truth_the_scores_are_null(shapes, recipe_file, tmp_path, finished_run):
     shutil.rmtree(shapes / "masks")
-    run = open_run(tmp_path / "run", pipeline.Source(str(shapes), None, "train", "val"), load_recipe(recipe_file))
+    run = open_run(tmp_path / "run", Source(str(shapes), None, "train", "val"), load_recipe(recipe_file))
     for name in (
         "classifier.safetensors",
         "patterns.safetensors",
@@ -195,19 +202,19 @@ def test_without_truth_the_scores_are_null(shapes, recipe_file, tmp_path, finish
 
 
 def test_the_plan_names_what_is_left_to_do(a_run):
-    said = pipeline.plan(resume_run(a_run))
+    said = planning.plan(resume_run(a_run))
     assert "11 photos of 2 classes" in said
     assert "evaluation: 3 photos" in said
     assert "classify" not in said
     (a_run / "segmenter-retrained.safetensors").unlink()
-    assert "stages: estimate, retrain, predict" in pipeline.plan(resume_run(a_run))
+    assert "stages: estimate, retrain, predict" in planning.plan(resume_run(a_run))
 
 
 def test_the_expected_time_counts_forward_passes(shapes_folder, tmp_path, monkeypatch):
     def seconds(*settings):
         recipe = load_recipe("fast", ["patterns.size=64", "segmenter.size=64", "segmenter.retrain=0", *settings])
-        monkeypatch.setattr(pipeline.time, "monotonic", count().__next__)  # four photos of 64 px take a second
-        return pipeline.estimate_seconds(pipeline.Run(tmp_path, pipeline.Source(str(shapes_folder)), recipe))
+        monkeypatch.setattr(planning.time, "monotonic", count().__next__)  # four photos of 64 px take a second
+        return planning.estimate_seconds(Run(tmp_path, Source(str(shapes_folder)), recipe))
 
     by_epochs = seconds("segmenter.epochs=9") - seconds("segmenter.epochs=5")
     assert by_epochs == pytest.approx(14 * 4 * (1 / 4 + 0.01))  # a frozen backbone: the head takes as long again
@@ -233,7 +240,7 @@ def crf_calls(monkeypatch):
         likely[1] = 1
         return likely
 
-    monkeypatch.setattr(pipeline, "dense_crf", everywhere)
+    monkeypatch.setattr(estimate, "dense_crf", everywhere)
     return calls
 
 
@@ -285,9 +292,7 @@ def test_a_share_of_the_photos_peak_is_the_threshold():
 
 def test_scores_are_the_mean_of_the_layers_and_some_of_the_class_activation(shapes_folder, recipe_file, tmp_path):
     settings = ["patterns.layers=[C41, layer3.0]", "patterns.contrast=0.3", "classifier.epochs=5"]
-    run = open_run(
-        tmp_path / "run", pipeline.Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings)
-    )
+    run = open_run(tmp_path / "run", Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings))
     run_stages(run, "discover")
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     deep, shallow = (
@@ -295,10 +300,10 @@ def test_scores_are_the_mean_of_the_layers_and_some_of_the_class_activation(shap
         for name in ("patterns.safetensors", "patterns-layer3.0.safetensors")
     )
     shallow = torch.nn.functional.interpolate(shallow, deep.shape[2:], mode="bilinear", align_corners=False)
-    found = pipeline.scorer(run)(images, [(1,), (2,)])[0]
+    found = look(run, images, [(1,), (2,)])[0]
     torch.testing.assert_close(found, (deep + shallow) / 2, rtol=1e-3, atol=1e-3)
     run.recipe = load_recipe(recipe_file, [*settings, "proxy.cam_weight=2"])
-    added = pipeline.scorer(run)(images, [(1,), (2,)])[0] - found
+    added = look(run, images, [(1,), (2,)])[0] - found
     assert added.amax((2, 3)) == pytest.approx(2, abs=0.01)
     assert added.amin() >= -1e-4
 
@@ -309,7 +314,7 @@ def test_self_supervised_transformers_go_through_all_stages(shapes_folder, tmp_p
     settings += [f"inference.scales=[{size}]", "segmenter.epochs=1", "classifier.epochs=5"]
     settings += ["segmenter.retrain=0", "proxy.crf=none", "inference.crf=null"]
     recipe = load_recipe("dinov2-small", [*settings, f"backbone.name={name}", "backbone.weights=random"])
-    run = open_run(tmp_path, pipeline.Source(str(shapes_folder), None, "val"), recipe)
+    run = open_run(tmp_path, Source(str(shapes_folder), None, "val"), recipe)
     run.train = run.train.with_samples(run.train.samples[-6:])
     run_stages(run, "predict")
     assert len([*(tmp_path / "predictions").iterdir()]) == len(run.train)
@@ -317,14 +322,14 @@ def test_self_supervised_transformers_go_through_all_stages(shapes_folder, tmp_p
 
 def test_layers_count_by_their_weights(shapes_folder, recipe_file, tmp_path):
     settings = ["patterns.layers=[layer1, layer2]", "classifier.epochs=5"]
-    run = open_run(tmp_path, pipeline.Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings))
+    run = open_run(tmp_path, Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings))
     run_stages(run, "discover")
-    images = torch.stack([pipeline.square(read_photo(s.image), 64) for s in run.train.samples[:2]])
+    images = torch.stack([loading.as_tensor(loading.square(read_photo(s.image), 64)) for s in run.train.samples[:2]])
 
     def scored(weights):
         settings.append(f"patterns.layer_weights={weights}")
         run.recipe = load_recipe(recipe_file, settings)
-        return pipeline.scorer(run)(images, [(1,), (2,)])[0]
+        return look(run, images, [(1,), (2,)])[0]
 
     even, first, second = scored([]), scored([1, 1e-9]), scored([1e-9, 1])
     torch.testing.assert_close(scored([3, 1]), 0.75 * first + 0.25 * second)
@@ -335,9 +340,9 @@ def test_layers_count_by_their_weights(shapes_folder, recipe_file, tmp_path):
 def test_class_activations_are_of_the_scores_size(shapes_folder, recipe_file, tmp_path, method):
     """Also where the layer of the scores is finer than the one that is pooled."""
     settings = ["patterns.layers=[layer1]", "classifier.epochs=5", f"proxy.method={method}"]
-    run = open_run(tmp_path, pipeline.Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings))
+    run = open_run(tmp_path, Source(str(shapes_folder), None, "val"), load_recipe(recipe_file, settings))
     run_stages(run, "discover")
-    scores, activation = pipeline.scorer(run)(torch.zeros(1, 3, 64, 64), [(1,)])
+    scores, activation = look(run, torch.zeros(1, 3, 64, 64), [(1,)])
     assert scores.shape == activation.shape
 
 
@@ -458,11 +463,13 @@ def test_no_segmenter_yet(a_run, tmp_path):
 
 def test_fine_tuning_all_of_the_classifier(shapes_folder, recipe_file, tmp_path):
     recipe = load_recipe(recipe_file, ["classifier.train=all", "classifier.epochs=1", "classifier.train_from=C41"])
-    run = open_run(tmp_path / "run", pipeline.Source(str(shapes_folder)), recipe)
+    run = open_run(tmp_path / "run", Source(str(shapes_folder)), recipe)
     run_stages(run, "discover")
     assert sorted(file.name for file in run.out.iterdir()) == [
+        ".lock",
         "classifier.safetensors",
         "config.yaml",
+        "data.json",
         "metrics.json",
         "patterns.safetensors",
     ]
@@ -473,7 +480,7 @@ def test_several_layers_and_rounds(shapes_folder, recipe_file, tmp_path):
         recipe_file,
         ["patterns.layers=[C41, layer3.0]", "segmenter.retrain=2", "segmenter.epochs=1", "classifier.epochs=5"],
     )
-    run = open_run(tmp_path / "run", pipeline.Source(str(shapes_folder), None, "val"), recipe)
+    run = open_run(tmp_path / "run", Source(str(shapes_folder), None, "val"), recipe)
     run_stages(run, "retrain")
     files = {file.name for file in run.out.glob("*.safetensors")}
     assert {"patterns.safetensors", "patterns-layer3.0.safetensors"} <= files
@@ -485,7 +492,7 @@ def test_unreadable_photos_are_skipped_in_every_stage(shapes, recipe_file, tmp_p
     broken = shapes / "photos/p03.jpg"
     broken.write_bytes(broken.read_bytes()[:900])  # the header can be read, the pixels cannot
     recipe = load_recipe(recipe_file, ["segmenter.epochs=1", "segmenter.size=32", "classifier.epochs=5"])
-    run = open_run(tmp_path / "run", pipeline.Source(str(shapes)), recipe)
+    run = open_run(tmp_path / "run", Source(str(shapes)), recipe)
     said = run_stages(run)
     assert "p03.jpg" in caplog.text
     assert said["proxy"]["images"] == said["prediction"]["images"] == 13

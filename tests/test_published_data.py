@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from tag2mask import pipeline
 from tag2mask.config import load_recipe
 from tag2mask.data import read_mask, write_mask
-from tag2mask.pipeline import Source, open_run, read_metrics
+from tag2mask.runs import plan as planning
+from tag2mask.runs import tasks
+from tag2mask.runs.folder import Source, open_run, read_metrics
 
 CLASSES = ("disc", "square")
 
@@ -44,7 +45,7 @@ def test_a_run_on_coco_draws_its_truth_once(shapes, recipe_file, tmp_path, monke
     for folder, masks in (("proxy", train), ("predictions", val)):
         for name, mask in masks.items():
             write_mask(run.out / folder / f"{name}.png", mask)
-    pipeline.evaluate(run)
+    tasks.evaluate(run)
     assert [read_metrics(run.out)[name]["miou"] for name in ("proxy", "prediction")] == [100, 100]
     for folder, masks in (("train", train), ("evaluation", val)):
         files = {
@@ -54,7 +55,7 @@ def test_a_run_on_coco_draws_its_truth_once(shapes, recipe_file, tmp_path, monke
         for name, file in files.items():
             assert np.array_equal(read_mask(file), masks[name.with_suffix("").as_posix()])
     monkeypatch.setattr("tag2mask.data.coco.rle", None)  # whatever would draw now fails
-    pipeline.evaluate(run)
+    tasks.evaluate(run)
     assert [read_metrics(run.out)[name]["miou"] for name in ("proxy", "prediction")] == [100, 100]
 
 
@@ -80,6 +81,6 @@ def test_the_plan_tells_of_other_counts_than_published(shapes_folder, recipe_fil
     run = open_run(tmp_path / "run", Source(str(shapes_folder), None, "train", "val"), load_recipe(recipe_file))
     run.train = replace(run.train, remarks=("train of VOC 2012 has more",))
     run.evaluation = replace(run.evaluation, remarks=("val of VOC 2012 has more",))
-    lines = pipeline.plan(run).splitlines()
+    lines = planning.plan(run).splitlines()
     assert "train of VOC 2012 has more" in lines
     assert lines.index("val of VOC 2012 has more") == lines.index("evaluation: 3 photos of val") + 1

@@ -12,16 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from tag2mask import reproduce as module
 from tag2mask.data import load, read_mask, voc_palette
-from tag2mask.data.files import share_file
 from tag2mask.data.loading import photo_batches
 from tag2mask.data.voc import VOC_CLASSES
-from tag2mask.patterns import ClassPatterns
-from tag2mask.pipeline import resume_run
-from tag2mask.report import figures, paper, tables
-from tag2mask.report.components import class_dots
-from tag2mask.reproduce import LAYERS
+from tag2mask.files import share_file
+from tag2mask.patterns.estimator import ClassPatterns
+from tag2mask.reproduce import figures, tables
+from tag2mask.reproduce import published as paper
+from tag2mask.reproduce import study as module
+from tag2mask.reproduce.components import class_dots
+from tag2mask.reproduce.study import LAYERS
+from tag2mask.runs.folder import resume_run
 from tag2mask.scoring import score_folders
 
 NETWORK = ("--set", "backbone.name=mobilenetv2_035", "--set", "segmenter.epochs=1")

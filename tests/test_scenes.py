@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tag2mask.data.decode import read_mask
-from tag2mask.data.scenes import CLASSES, Scene, make_scene, write_scenes
+from tag2mask.demo.scenes import CLASSES, Scene, make_scene, write_scenes
 
 COUNT = 12
 SIZE = 128

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from timm.layers import Conv2dSame
 from torch import nn
 
-from tag2mask import training
 from tag2mask.config import SegmenterConfig
 from tag2mask.data import load
 from tag2mask.errors import RunError
@@ -30,6 +29,7 @@ from tag2mask.networks.speed import (
     faster_copy,
     features_in_training,
 )
+from tag2mask.training import segmenter as teaching
 
 
 def seasoned(name):
@@ -211,12 +211,12 @@ def test_a_training_has_the_same_losses(shapes_folder, tmp_path, caplog, monkeyp
     data = load(shapes_folder)
     how = SegmenterConfig(size=64, epochs=2, batch_size=4, learning_rate=1e-3, crop=0.5, train_from="C41")
     losses = []
-    for name, features in (("fast", training.features_in_training), ("plain", lambda backbone: backbone)):
-        monkeypatch.setattr(training, "features_in_training", features)
+    for name, features in (("fast", teaching.features_in_training), ("plain", lambda backbone: backbone)):
+        monkeypatch.setattr(teaching, "features_in_training", features)
         torch.manual_seed(3)
         segmenter = Segmenter("tf_efficientnet_lite0", data.classes)
         caplog.clear()
-        training.train_segmenter(
+        teaching.train_segmenter(
             segmenter, data.samples, data.samples[0].mask.parent, how,
             seed=0, workers=0, checkpoint=tmp_path / name,
         )  # fmt: skip

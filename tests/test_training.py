@@ -13,15 +13,19 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from tag2mask import frozen, training
 from tag2mask.config import ClassifierConfig, SegmenterConfig
 from tag2mask.data import load, read_photo, write_mask
+from tag2mask.data.loading import as_tensor, square
 from tag2mask.errors import DataError, WeightsError
 from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.classifier import Classifier
+from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.deeplab import Segmenter
-from tag2mask.pipeline import square
-from tag2mask.training import MaskedPhotos, TaggedPhotos, fit, train_classifier, train_segmenter
+from tag2mask.training import loop
+from tag2mask.training import segmenter as teaching
+from tag2mask.training.classifier import train_classifier
+from tag2mask.training.datasets import MaskedPhotos, TaggedPhotos
+from tag2mask.training.loop import fit
+from tag2mask.training.segmenter import train_segmenter
 
 HOW = SegmenterConfig(
     size=48, epochs=3, batch_size=4, learning_rate=1e-3, backbone_learning_rate=1e-4, crop=0.5, schedule="poly"
@@ -34,19 +38,19 @@ class Killed(BaseException):
 
 
 def kill_after(monkeypatch, epochs):
-    save = training.save_checkpoint
+    save = loop.save_checkpoint
 
     def save_and_die(file, model, optimiser, epoch):
         save(file, model, optimiser, epoch)
         if epoch == epochs:
             raise Killed
 
-    monkeypatch.setattr(training, "save_checkpoint", save_and_die)
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_die)
 
 
 def count_photos(monkeypatch):
     """Return a list that gets the number of photos of every call of a frozen backbone."""
-    seen, build = [], training.folded_backbone
+    seen, build = [], teaching.folded_backbone
 
     def counting(backbone):
         features = build(backbone)
@@ -57,7 +61,7 @@ def count_photos(monkeypatch):
 
         return count
 
-    monkeypatch.setattr(training, "folded_backbone", counting)
+    monkeypatch.setattr(teaching, "folded_backbone", counting)
     return seen
 
 
@@ -181,15 +185,15 @@ def test_a_frozen_backbone_sees_each_photo_once(few, tmp_path, monkeypatch, capl
     kept = losses(caplog)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["kept.pt"]
     caplog.clear()
-    monkeypatch.setattr(training, "stays_the_same", lambda how: False)
+    monkeypatch.setattr(teaching, "stays_the_same", lambda how: False)
     trained(few, tmp_path / "again.pt", FROZEN)
     assert kept == pytest.approx(losses(caplog), rel=5e-3)  # kept in half precision
 
 
 def test_without_room_on_the_disk_a_frozen_backbone_sees_photos_every_epoch(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(frozen, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
+    monkeypatch.setattr("tag2mask.training.datasets.disk_usage", lambda folder: SimpleNamespace(free=10_000))
     full = trained(few, tmp_path / "full.pt", FROZEN)
-    monkeypatch.setattr(training, "stays_the_same", lambda how: False)
+    monkeypatch.setattr(teaching, "stays_the_same", lambda how: False)
     assert_same(trained(few, tmp_path / "again.pt", FROZEN), full)
 
 
@@ -262,8 +266,8 @@ def test_tags_teach_what_masks_do_not(data, few, tmp_path):
         write_mask(tmp_path / f"masks/{sample.name}.png", np.ones(data.truth(sample).shape, np.uint8))
     how = HOW.model_copy(update={"epochs": 25, "learning_rate": 3e-3, "crop": 1.0, "tag_weight": 1.0})
     segmenter = trained(few, tmp_path / "checkpoint.pt", how, masks=tmp_path / "masks")
-    present = training.targets_of((sample.labels for sample in few.samples), len(few.classes)).bool()
-    images = torch.stack([square(read_photo(sample.image), 48) for sample in few.samples])
+    present = targets_of((sample.labels for sample in few.samples), len(few.classes)).bool()
+    images = torch.stack([as_tensor(square(read_photo(sample.image), 48)) for sample in few.samples])
     with torch.inference_mode():
         _, tags = segmenter.decode_with_tags(segmenter.backbone(images))
     assert tags[present].mean() > tags[~present].mean() + 2

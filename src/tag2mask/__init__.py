@@ -23,7 +23,7 @@ _HOMES = {
     "export": "tag2mask.exports",
     "ImageSet": "tag2mask.data",
     "load": "tag2mask.data",
-    "load_segmenter": "tag2mask.pipeline",
+    "load_segmenter": "tag2mask.runs.folder",
     "run": "tag2mask.api",
     "Sample": "tag2mask.data",
     "UserError": "tag2mask.errors",

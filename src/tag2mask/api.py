@@ -11,23 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from tag2mask.config import Recipe, apply_setting, load_recipe, parse_recipe
+from tag2mask.config import Recipe, Settings, apply_settings, load_recipe, parse_recipe
 from tag2mask.data import ImageSet, Sample, load, photos_in, read_photo
-from tag2mask.data.files import write_text
 from tag2mask.data.tables import read_list
 from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
+from tag2mask.files import write_text
 from tag2mask.inference import predict_masks
+from tag2mask.methods import method_settings
 from tag2mask.notebook import html_table
-from tag2mask.pipeline import (
-    Source,
-    load_segmenter,
-    open_run,
-    read_metrics,
-    resume_run,
-    run_stages,
-)
-from tag2mask.pipeline import evaluate as evaluate_run
+from tag2mask.runs.folder import Source, load_segmenter, locked, open_run, read_metrics, resume_run
+from tag2mask.runs.stages import run_stages
+from tag2mask.runs.tasks import evaluate as evaluate_run
 from tag2mask.scoring import Scores, score_folders
 
 
@@ -64,7 +59,7 @@ def run(
     split: str | None = None,
     eval_split: str | None = None,
     method: str | None = None,
-    settings: Sequence[str] = (),
+    settings: Settings = (),
     strict: bool = False,
 ) -> Result:
     """Do all stages: tags to masks, a trained segmenter, predictions and scores.
@@ -86,11 +81,13 @@ def run(
         UserError: something that was given is wrong; the message says what.
     """
     if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, settings, method)
+        recipe = load_recipe(recipe, method_settings(method, settings))
     given = data if isinstance(data, ImageSet) else None
-    path = "given in Python" if given else str(Path(str(data)).resolve())
-    origin = given.origin if given and given.origin else (path, labels, split)
-    opened = open_run(out, Source(*origin, eval_split), recipe, strict=strict, given=given)
+    if given is None:
+        source = Source.of(str(data), labels, split, eval_split)
+    else:
+        source = Source(*(given.origin or ("given in Python", None, None)), eval_split)
+    opened = open_run(out, source, recipe, strict=strict, given=given)
     return Result(opened.out, run_stages(opened))
 
 
@@ -101,7 +98,7 @@ def predict_photos(
     *,
     split: str | None = None,
     rounds: int | None = None,
-    settings: Sequence[str] | None = None,
+    settings: Settings = (),
     resume: bool = False,
     strict: bool = False,
 ) -> tuple[int, int]:
@@ -170,7 +167,8 @@ def evaluate(
     """
     if truth is None:
         opened = resume_run(masks)
-        evaluate_run(opened)
+        with locked(opened.out):
+            evaluate_run(opened)
         scores = read_metrics(opened.out)
     else:
         scores = score_folders(masks, truth, _lines(split), _lines(classes))
@@ -181,10 +179,9 @@ def evaluate(
     return scores
 
 
-def _changed(recipe: Recipe, settings: Sequence[str] | None) -> Recipe:
+def _changed(recipe: Recipe, settings: Settings) -> Recipe:
     values = recipe.model_dump(mode="json")
-    for setting in settings or []:
-        apply_setting(values, setting)
+    apply_settings(values, settings)
     return parse_recipe(values, "--set")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +18,7 @@ from rich.table import Table
 from tag2mask import logs
 from tag2mask.distributed import first_to_fail, is_main, leave
 from tag2mask.errors import UserError
-from tag2mask.logs import LogFormat
-from tag2mask.names import FORMATS, ITEMS, MASKS, METHODS, STAGES, recipe_names
+from tag2mask.names import ExportFormat, Item, LogFormat, MaskKind, StageName, method_names, recipe_names
 
 INTERRUPTED = 130
 """The exit code that typer gives for Ctrl-C."""
@@ -39,16 +38,16 @@ Strict = Annotated[bool, typer.Option("--strict", help="End the run at the first
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 
 
-def _one_of(names: Sequence[str]) -> Any:
+def _one_of(names: Iterable[str]) -> Any:
     """Return what completes a value in the shell."""
-    return lambda: list(names)
+    return lambda: [str(name) for name in names]
 
 
 @app.callback()
 def options(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every parameter, and where errors arise.")] = False,
-    log_format: Annotated[LogFormat, typer.Option(help="Lines on standard error: text or JSON.")] = LogFormat.text,
+    log_format: Annotated[LogFormat, typer.Option(help="Lines on standard error: text or JSON.")] = LogFormat.TEXT,
 ) -> None:
     """From image tags to pixel masks.
 
@@ -72,11 +71,12 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="A method to compare: patterns, cam, gradcam, ddt, sec or dsrg.", autocompletion=_one_of(METHODS)
+            help="A method to compare: patterns, cam, gradcam, ddt, sec or dsrg.", autocompletion=method_names
         ),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
-    until: Annotated[str, typer.Option(help="Last stage to do.", autocompletion=_one_of(STAGES))] = "report",
+    until: Annotated[str, typer.Option(help="Last stage to do.", autocompletion=_one_of(StageName))] = "report",
+    keep: Annotated[bool, typer.Option("--keep", help="Where the data has changed, go on as before.")] = False,
     strict: Strict = False,
 ) -> None:
     """Do all stages: tags to masks, a trained segmenter, predictions and scores.
@@ -84,11 +84,14 @@ def run(
     Example: tag2mask run photos/ --labels tags.csv --out runs/mine
     """
     from tag2mask.config import load_recipe
-    from tag2mask.pipeline import Source, check_stage, open_run
+    from tag2mask.methods import method_settings
+    from tag2mask.runs.folder import Source, open_run
+    from tag2mask.runs.stages import find_stage
 
-    check_stage(until)
-    source = Source(str(data.resolve()), _resolved(labels), split, eval_split)
-    opened = open_run(out, source, load_recipe(recipe, settings, method), strict=strict)
+    find_stage(until)
+    source = Source.of(data, labels, split, eval_split)
+    chosen = load_recipe(recipe, method_settings(method, settings or ()))
+    opened = open_run(out, source, chosen, strict=strict, keep=keep)
     _finish(opened, until)
 
 
@@ -101,14 +104,14 @@ def demo(
     Example: tag2mask demo --out demo
     """
     from tag2mask.config import load_recipe
-    from tag2mask.data.scenes import write_scenes
-    from tag2mask.pipeline import Source, open_run
+    from tag2mask.demo.scenes import write_scenes
+    from tag2mask.runs.folder import Source, open_run
 
     scenes = out / "scenes"
     if is_main() and not (scenes / "val.txt").exists():
         typer.echo(f"drawing scenes to {scenes}")
         write_scenes(scenes)
-    source = Source(str(scenes.resolve()), None, "train", "val")
+    source = Source.of(scenes, split="train", eval_split="val")
     _finish(open_run(out, source, load_recipe("demo")), "report")
 
 
@@ -130,7 +133,7 @@ def predict(
     from tag2mask.api import predict_photos
 
     count, total = predict_photos(
-        run, photos, out, split=split, rounds=rounds, settings=settings, resume=resume, strict=strict
+        run, photos, out, split=split, rounds=rounds, settings=settings or (), resume=resume, strict=strict
     )
     typer.echo(f"{count} of {total} masks are in {out}")
 
@@ -159,7 +162,7 @@ def reproduce(
     item: Annotated[
         str,
         typer.Argument(
-            help="table1, table2, table3, figure1, figure3, figure4 or figure5.", autocompletion=_one_of(ITEMS)
+            help="table1, table2, table3, figure1, figure3, figure4 or figure5.", autocompletion=_one_of(Item)
         ),
     ],
     data: Annotated[Path, typer.Argument(help="A VOCdevkit or COCO folder, or data as `run` takes it.")],
@@ -184,7 +187,7 @@ def reproduce(
     from tag2mask.reproduce import reproduce as make
 
     made = make(
-        item, data, out, labels=_resolved(labels), split=split, eval_split=eval_split, recipe=recipe,
+        item, data, out, labels=labels, split=split, eval_split=eval_split, recipe=recipe,
         settings=settings or (), class_name=class_name, photos=photos or (), strict=strict,
     )  # fmt: skip
     typer.echo(f"{made.text}\n\nwritten: {', '.join(map(str, made.files))}")
@@ -195,14 +198,15 @@ def export(
     format: Annotated[
         str,
         typer.Argument(
-            help="coco, labelme, yolo, label-studio, voc-server, onnx or huggingface.", autocompletion=_one_of(FORMATS)
+            help="coco, labelme, yolo, label-studio, voc-server, onnx or huggingface.",
+            autocompletion=_one_of(ExportFormat),
         ),
     ],
     source: Annotated[Path, typer.Argument(help="A run folder; of masks also any folder of them.")],
     out: Annotated[Path, typer.Option(help="The file or folder to write.")],
     masks: Annotated[
         str | None,
-        typer.Option(help="Of a run: predictions (default), proxy or retrain.", autocompletion=_one_of(MASKS)),
+        typer.Option(help="Of a run: predictions (default), proxy or retrain.", autocompletion=_one_of(MaskKind)),
     ] = None,
     classes: Annotated[Path | None, typer.Option(help="File with the class names, one a line.")] = None,
     photos: Annotated[Path | None, typer.Option(help="Folder of the photos, if not the run's.")] = None,
@@ -251,7 +255,8 @@ def patterns(
 
     Example: tag2mask patterns runs/mine
     """
-    from tag2mask.pipeline import draw_patterns, resume_run
+    from tag2mask.runs.folder import resume_run
+    from tag2mask.runs.tasks import draw_patterns
 
     folder = out or run / "report" / "patterns"
     pictures = draw_patterns(resume_run(run, strict=strict), folder)
@@ -318,10 +323,13 @@ def sbd(
 
 def _stage(name: str, text: str) -> None:
     def command(run: RunFolder, strict: Strict = False) -> None:
-        from tag2mask.pipeline import redo_stage, resume_run
+        from tag2mask.runs.folder import resume_run
+        from tag2mask.runs.stages import redo_stage
 
-        redo_stage(resume_run(run, strict=strict), name)
+        after = redo_stage(resume_run(run, strict=strict), name)
         typer.echo(f"{name} is done again in {run}")
+        if after:
+            typer.echo(f"what was made from it is removed ({', '.join(after)}); tag2mask run makes it anew")
 
     command.__doc__ = f"{text}\n\nDoes this stage of a run again, alone.\n\nExample: tag2mask {name} runs/mine"
     app.command(name)(command)
@@ -369,17 +377,14 @@ def main() -> None:
 
 def _finish(opened: Any, until: str) -> None:
     from tag2mask.config import recipe_yaml
-    from tag2mask.pipeline import plan, run_stages
+    from tag2mask.runs.plan import plan
+    from tag2mask.runs.stages import run_stages
 
     logs.LOG.debug("every parameter:\n%s", recipe_yaml(opened.recipe))
     if is_main() and not logs.is_quiet():
         typer.echo(plan(opened))
     _print_scores(run_stages(opened, until))
     typer.echo(f"everything is in {opened.out}")
-
-
-def _resolved(labels: str | None) -> str | None:
-    return str(Path(labels).resolve()) if labels and Path(labels).exists() else labels
 
 
 def _print_scores(scores: dict[str, Any]) -> None:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from tag2mask.errors import RecipeError, nearest
-from tag2mask.names import recipe_names
+from tag2mask.names import (
+    ClassifierTraining,
+    Conflict,
+    CrfUse,
+    Head,
+    Schedule,
+    Teaching,
+    method_names,
+    recipe_names,
+)
 
 Positive = Annotated[int, Field(gt=0, le=1_000_000)]
 Side = Annotated[int, Field(gt=0, le=8192)]
 Rate = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Stride = Literal[8, 16, 32]
+Settings: TypeAlias = Iterable[str] | Mapping[str, Any]
+"""Changes to a recipe: ``key=value`` texts, or values by key."""
+
 MOST_YAML = 1_000_000
 """Bytes; the reader takes seconds for as many."""
 
@@ -27,6 +39,12 @@ def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     if not 0 <= pair[0] <= pair[1] < 1:
         raise ValueError("two shares of the maximum, 0 to 1, the first not above the second")
     return pair
+
+
+def _known_method(name: str) -> str:
+    if name not in method_names():
+        raise ValueError(f"not among the methods {', '.join(method_names())}{nearest(name, method_names())}")
+    return name
 
 
 class _Part(BaseModel):
@@ -61,7 +79,7 @@ class ClassifierConfig(_Part):
         holdout: share of the training photos kept for the mAP where there is no evaluation split.
     """
 
-    train: Literal["head", "all"] = "head"
+    train: ClassifierTraining = ClassifierTraining.HEAD
     train_from: str = ""
     size: Side = 328
     output_stride: Stride = 16
@@ -128,14 +146,14 @@ class ProxyConfig(_Part):
         sharpness: the CRF's unary is the softmax of this times the score beyond the threshold, background 0.
     """
 
-    method: Literal["patterns", "cam", "gradcam", "ddt"] = "patterns"
+    method: Annotated[str, AfterValidator(_known_method)] = "patterns"
     threshold: float = 0.0
     peak_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     cam_weight: Rate = 0.0
     activation_weight: Rate = 0.0
     cam_thresholds: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.2, 0.2)
-    conflict: Literal["ignore", "strongest"] = "ignore"
-    crf: Literal["none", "single", "all"] = "single"
+    conflict: Conflict = Conflict.IGNORE
+    crf: CrfUse = CrfUse.SINGLE
     sharpness: Annotated[float, Field(gt=0)] = 3.0
 
 
@@ -176,8 +194,8 @@ class SegmenterConfig(_Part):
     """
 
     backbone: BackboneConfig | None = None
-    method: Literal["plain", "sec", "dsrg"] = "plain"
-    head: Literal["largefov", "light"] = "light"
+    method: Teaching = Teaching.PLAIN
+    head: Head = Head.LIGHT
     output_stride: Stride = 16
     train_from: str = ""
     size: Side = 328
@@ -186,7 +204,7 @@ class SegmenterConfig(_Part):
     learning_rate: Rate = 1e-4
     backbone_learning_rate: Rate = 5e-6
     weight_decay: Rate = 0.0
-    schedule: Literal["constant", "poly"] = "constant"
+    schedule: Schedule = Schedule.CONSTANT
     crop: Share = 1.0
     label_stride: Positive = 1
     tag_weight: Rate = 0.0
@@ -195,7 +213,7 @@ class SegmenterConfig(_Part):
     @field_validator("crop")
     @classmethod
     def _whole_photos(cls, crop: float, others: ValidationInfo) -> float:
-        if others.data.get("method") in ("sec", "dsrg") and crop != 1:
+        if others.data.get("method") in (Teaching.SEC, Teaching.DSRG) and crop != 1:
             raise ValueError("sec and dsrg need 1: a crop may lose what the photo's tags name")
         return crop
 
@@ -236,41 +254,22 @@ class Recipe(_Part):
     inference: InferenceConfig = InferenceConfig()
 
 
-_CAM = ("proxy.conflict=strongest", "proxy.sharpness=10")
-_SEEDS = (
-    "proxy.method=cam", *_CAM, "proxy.cam_thresholds=[0.05, 0.2]", "proxy.crf=none",
-    "segmenter.crop=1", "segmenter.retrain=0",
-)  # fmt: skip
-METHODS: dict[str, tuple[str, ...]] = {
-    "patterns": ("proxy.method=patterns", "segmenter.method=plain"),
-    "cam": ("proxy.method=cam", *_CAM, "segmenter.method=plain"),
-    "gradcam": ("proxy.method=gradcam", *_CAM, "segmenter.method=plain"),
-    "ddt": ("proxy.method=ddt", "segmenter.method=plain"),
-    "sec": (*_SEEDS, "segmenter.method=sec"),
-    "dsrg": (*_SEEDS, "segmenter.method=dsrg"),
-}
-"""What each method to compare sets in a recipe (docs/methods.md)."""
-
-
-def load_recipe(name_or_file: str | Path, settings: Sequence[str] | None = None, method: str | None = None) -> Recipe:
-    """Read a recipe by name or from a YAML file and apply ``key=value`` settings.
+def load_recipe(name_or_file: str | Path, settings: Settings = ()) -> Recipe:
+    """Read a recipe by name or from a YAML file and apply settings.
 
     Args:
         name_or_file: one of `recipe_names`, or a path.
-        settings: such as ``["segmenter.epochs=5", "patterns.layers=[C41, last]"]``; values are YAML.
-        method: one of `METHODS`, whose settings come before the others.
+        settings: such as ``["segmenter.epochs=5", "patterns.layers=[C41, last]"]``, values being YAML, or
+            ``{"segmenter.epochs": 5}``.
 
     Raises:
-        RecipeError: no such recipe or method, not YAML, a key or value that is not known.
+        RecipeError: no such recipe, not YAML, a key or value that is not known.
 
     >>> load_recipe("fast", ["segmenter.epochs=3"]).segmenter.epochs
     3
     """
-    if method is not None and method not in METHODS:
-        raise RecipeError(f"no method '{method}'{nearest(method, METHODS)} (methods: {', '.join(METHODS)})")
     values, source = _read(name_or_file)
-    for setting in (*METHODS.get(method or "", ()), *(settings or ())):
-        apply_setting(values, setting)
+    apply_settings(values, settings)
     return parse_recipe(values, source)
 
 
@@ -335,25 +334,49 @@ def read_yaml(text: str | bytes) -> Any:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def apply_setting(values: dict[str, Any], setting: str) -> None:
-    """Put a ``key=value`` setting into the values of a recipe.
+def apply_settings(values: dict[str, Any], settings: Settings) -> None:
+    """Put settings into the values of a recipe.
+
+    Args:
+        values: changed in place.
+        settings: ``key=value`` texts, values being YAML, or values by key.
 
     Raises:
-        RecipeError: it is not of that form.
+        RecipeError: one is not of that form.
+
+    >>> values = {}
+    >>> apply_settings(values, ["segmenter.epochs=5"])
+    >>> apply_settings(values, {"segmenter.size": 64})
+    >>> values
+    {'segmenter': {'epochs': 5, 'size': 64}}
     """
+    for key, value in parse_settings(settings).items():
+        *parents, last = key.split(".")
+        part = values
+        for parent in parents:
+            part = part.setdefault(parent, {})
+            if not isinstance(part, dict):
+                raise RecipeError(f"--set {key}: '{parent}' holds no parameters of its own")
+        part[last] = value
+
+
+def parse_settings(settings: Settings) -> dict[str, Any]:
+    """Return the values of settings by key; of two for one key the last.
+
+    Raises:
+        RecipeError: one is not ``key=value``, or its value is not YAML.
+    """
+    return dict(settings if isinstance(settings, Mapping) else map(_parsed, settings))
+
+
+def _parsed(setting: str) -> tuple[str, Any]:
     key, equals, text = setting.partition("=")
     if not equals:
         raise RecipeError(f"--set {setting}: write it as key=value, for example segmenter.epochs=5")
-    *parents, last = key.strip().split(".")
     try:
-        value = read_yaml(text)
+        return key.strip(), read_yaml(text)
     except ValueError:
         raise RecipeError(f"--set {setting}: the value is not valid YAML") from None
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise RecipeError(f"--set {setting}: '{parent}' holds no parameters of its own")
-    values[last] = value
 
 
 def _explain(error: ValidationError) -> str:

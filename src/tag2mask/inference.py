@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tag2mask.config import CrfConfig, Recipe
 from tag2mask.crf import dense_crf
 from tag2mask.data import Sample, photo_size, read_photo, write_mask
-from tag2mask.data.loading import keep_readable
+from tag2mask.data.loading import as_tensor, keep_readable
 from tag2mask.distributed import barrier, share
 from tag2mask.errors import DataError
 from tag2mask.networks.backbones import half_precision
@@ -63,7 +63,7 @@ def forward(segmenter: Segmenter, photos: Sequence[NDArray[np.uint8]], scales: S
         scales: sides of the inputs in pixels.
     """
     device = next(segmenter.parameters()).device
-    pixels = [torch.from_numpy(photo.transpose(2, 0, 1).copy())[None].to(device).float() for photo in photos]
+    pixels = [as_tensor(photo)[None].to(device).float() for photo in photos]
     with torch.inference_mode(), half_precision(device):
         at_scales = [
             segmenter(torch.cat([_resize(one, side, side, antialias=True) for one in pixels])).float()

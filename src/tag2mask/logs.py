@@ -7,23 +7,16 @@ import logging
 import platform
 import sys
 from datetime import datetime, timezone
-from enum import Enum
 
 from rich.logging import RichHandler
 
 from tag2mask.distributed import is_main
+from tag2mask.names import LogFormat
 from tag2mask.progress import DETAILS, console
 
 LOG = logging.getLogger("tag2mask")
 _LIBRARIES = ("accelerate", "huggingface_hub", "py.warnings", "timm")
 """Loggers that ``--verbose`` shows too."""
-
-
-class LogFormat(str, Enum):
-    """How lines are written."""
-
-    text = "text"
-    json = "json"
 
 
 class JsonLines(logging.Formatter):
@@ -47,7 +40,7 @@ def enter(stage: str) -> None:
     _stage = stage
 
 
-def set_up(*, quiet: bool = False, verbose: bool = False, log_format: LogFormat = LogFormat.text) -> None:
+def set_up(*, quiet: bool = False, verbose: bool = False, log_format: LogFormat = LogFormat.TEXT) -> None:
     """Send what the package logs to standard error; called again, it replaces what it did before.
 
     Of several processes only the main one speaks; the others warn.
@@ -59,7 +52,7 @@ def set_up(*, quiet: bool = False, verbose: bool = False, log_format: LogFormat 
     """
     enter("")
     handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
-    if log_format is LogFormat.json:
+    if log_format is LogFormat.JSON:
         handler = logging.StreamHandler()
         handler.setFormatter(JsonLines())
     elif not sys.stderr.isatty():

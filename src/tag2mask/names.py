@@ -1,21 +1,140 @@
-"""The names that a person types and a shell completes: nothing heavy is imported for them."""
+"""The names that a person types, one enum for each set: nothing heavy is imported for them."""
 
 from __future__ import annotations
 
+from enum import Enum
 from importlib import resources
 
-STAGES = ("classify", "discover", "estimate", "segment", "retrain", "predict", "evaluate", "report")
-FORMATS = ("coco", "labelme", "yolo", "label-studio", "voc-server", "onnx", "huggingface")
-ITEMS = ("table1", "table2", "table3", "figure1", "figure3", "figure4", "figure5")
-MASKS = ("predictions", "proxy", "retrain")
-METHODS = ("patterns", "cam", "gradcam", "ddt", "sec", "dsrg")
+IGNORE = 255
+"""The ignore index: pixels of this value count nowhere in training or in the truth of an evaluation."""
+
+
+class Name(str, Enum):
+    """A name from a closed set; it is the string that it stands for."""
+
+    def __str__(self) -> str:
+        """Return the name itself, in every version of Python.
+
+        >>> f"{StageName.ESTIMATE}", StageName.ESTIMATE == "estimate"
+        ('estimate', True)
+        """
+        return str(self.value)
+
+
+class StageName(Name):
+    """The stages of a run, in their order."""
+
+    CLASSIFY = "classify"
+    DISCOVER = "discover"
+    ESTIMATE = "estimate"
+    SEGMENT = "segment"
+    RETRAIN = "retrain"
+    PREDICT = "predict"
+    EVALUATE = "evaluate"
+    REPORT = "report"
+
+
+class MaskKind(Name):
+    """The folders of masks that a run has."""
+
+    PREDICTIONS = "predictions"
+    PROXY = "proxy"
+    RETRAIN = "retrain"
+
+
+class ExportFormat(Name):
+    """What masks and segmenters are exported as."""
+
+    COCO = "coco"
+    LABELME = "labelme"
+    YOLO = "yolo"
+    LABEL_STUDIO = "label-studio"
+    VOC_SERVER = "voc-server"
+    ONNX = "onnx"
+    HUGGINGFACE = "huggingface"
+
+
+class Item(Name):
+    """The paper's tables and figures."""
+
+    TABLE1 = "table1"
+    TABLE2 = "table2"
+    TABLE3 = "table3"
+    FIGURE1 = "figure1"
+    FIGURE3 = "figure3"
+    FIGURE4 = "figure4"
+    FIGURE5 = "figure5"
+
+
+class ClassifierTraining(Name):
+    """What of the classifier is trained."""
+
+    HEAD = "head"
+    ALL = "all"
+
+
+class Conflict(Name):
+    """What a position becomes where several classes are present."""
+
+    IGNORE = "ignore"
+    STRONGEST = "strongest"
+
+
+class CrfUse(Name):
+    """The photos whose proxy masks the CRF refines."""
+
+    NONE = "none"
+    SINGLE = "single"
+    ALL = "all"
+
+
+class Teaching(Name):
+    """How proxy masks teach a segmenter."""
+
+    PLAIN = "plain"
+    SEC = "sec"
+    DSRG = "dsrg"
+
+
+class Head(Name):
+    """The segmenter's head."""
+
+    LARGEFOV = "largefov"
+    LIGHT = "light"
+
+
+class Schedule(Name):
+    """How learning rates change in a training."""
+
+    CONSTANT = "constant"
+    POLY = "poly"
+
+
+class LogFormat(Name):
+    """How lines on standard error are written."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with the package.
+    """Return the names of the recipes that come with the package, sorted.
 
     >>> "fast" in recipe_names()
     True
     """
-    files = resources.files("tag2mask").joinpath("recipes").iterdir()
-    return sorted(file.name[:-5] for file in files if file.name.endswith(".yaml"))
+    return _files("recipes", ".yaml")
+
+
+def method_names() -> list[str]:
+    """Return the names of the proxy methods, one for each file in ``methods/``, sorted.
+
+    >>> "patterns" in method_names()
+    True
+    """
+    return [name for name in _files("methods", ".py") if name not in ("__init__", "base")]
+
+
+def _files(folder: str, suffix: str) -> list[str]:
+    files = resources.files("tag2mask").joinpath(folder).iterdir()
+    return sorted(file.name.removesuffix(suffix) for file in files if file.name.endswith(suffix))

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-IGNORE = 255
+from tag2mask.names import IGNORE, Conflict
 
 PEAK = 0.98
 """Share of a photo's positions whose scores are below what is called the peak."""
@@ -77,7 +77,7 @@ def assign(
     labels: Sequence[int],
     *,
     threshold: float = 0.0,
-    conflict: str = "ignore",
+    conflict: str = Conflict.IGNORE,
     background: float | None = None,
 ) -> NDArray[np.uint8]:
     r"""Assign each position to a class, to background, or to uncertain (Algorithm 1).
@@ -112,7 +112,7 @@ def assign(
     mask[positive == 0] = 0
     if background is not None:
         mask[(positive == 0) & (scores > background).any(0)] = IGNORE
-    if conflict == "ignore":
+    if conflict == Conflict.IGNORE:
         mask[positive > 1] = IGNORE
     return mask
 
@@ -123,7 +123,7 @@ def proxy_mask(
     size: tuple[int, int],
     *,
     threshold: float = 0.0,
-    conflict: str = "ignore",
+    conflict: str = Conflict.IGNORE,
 ) -> NDArray[np.uint8]:
     """Return a photo's proxy mask at its own size: resize the scores of its classes, then `assign`.
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 import tag2mask as t2m
 from tag2mask.data import load_coco, read_mask, write_mask
-from tag2mask.pipeline import resume_run
+from tag2mask.runs.folder import resume_run
 
 FORMATS = {"coco": "out.json", "labelme": "out", "yolo": "out", "label-studio": "out.json"}
 EXACT = ("--tolerance", 0)

@@ -10,7 +10,6 @@ from tag2mask.data.coco import instances_file, load_coco
 from tag2mask.data.decode import photo_size, read_mask, read_photo, voc_palette, write_mask
 from tag2mask.data.folder import load_folder, photos_in
 from tag2mask.data.image_set import (
-    IGNORE,
     ImageSet,
     Sample,
     check_mask_sizes,
@@ -24,7 +23,6 @@ from tag2mask.data.voc import load_voc, voc_root
 from tag2mask.errors import DataError
 
 __all__ = [
-    "IGNORE",
     "ImageSet",
     "Sample",
     "check_mask_sizes",

@@ -15,9 +15,10 @@ from pycocotools import mask as rle
 
 from tag2mask.data import tables
 from tag2mask.data.folder import readable
-from tag2mask.data.image_set import IGNORE, ImageSet, Sample, few
+from tag2mask.data.image_set import ImageSet, Sample, few
 from tag2mask.data.published import coco_remarks
 from tag2mask.errors import DataError
+from tag2mask.names import IGNORE
 
 Record = dict[str, Any]
 _PACKED = re.compile("(?:[P-o]{0,6}[0-O])*")

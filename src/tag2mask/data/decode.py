@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tag2mask.errors import DataError
+from tag2mask.files import whole
 
 MAX_PIXELS = 178_956_970
 """Photos of more pixels than this are refused (the limit at which Pillow too speaks of a bomb)."""
@@ -104,8 +105,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 def write_mask(path: str | Path, mask: np.ndarray) -> None:
     """Write a mask as a palette PNG in the colours of `voc_palette`.
 
-    The file is written beside its place and then renamed, so it is either whole or not there. Missing
-    parent folders are made.
+    It is whole or not there (`tag2mask.files.whole`).
 
     Args:
         path: the file to write, ``*.png``.
@@ -115,18 +115,9 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
         ValueError: the mask is not a uint8 H x W array.
         DataError: the file cannot be written.
     """
-    image, path = mask_image(mask), Path(path)
-    unfinished = path.with_name(f".{hash(path.name):x}.{os.getpid()}.tmp")  # the name itself may be as long as can be
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    image = mask_image(mask)
+    with whole(path) as unfinished:
         image.save(unfinished, format="PNG")
-        unfinished.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{path}: cannot be written ({reason}); free the disk or choose another folder") from None
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
 
 
 def mask_image(mask: np.ndarray) -> Image.Image:

@@ -11,10 +11,8 @@ import numpy as np
 
 from tag2mask.data.decode import photo_size, read_mask, write_mask
 from tag2mask.errors import DataError
+from tag2mask.names import IGNORE
 from tag2mask.notebook import html_table
-
-IGNORE = 255
-"""The ignore index: pixels of this value count nowhere in training or in the truth of an evaluation."""
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,17 @@ def read_square(sample: Sample, size: int) -> np.ndarray:
     Raises:
         DataError: the photo cannot be read.
     """
-    photo = Image.fromarray(read_photo(sample.image, draft_size=size))
-    return np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR))
+    return square(read_photo(sample.image, draft_size=size), size)
+
+
+def square(photo: np.ndarray, size: int) -> np.ndarray:
+    """Return a photo, uint8 H x W x 3, as the networks take it, uint8 size x size x 3 (bilinear, antialiased)."""
+    return np.asarray(Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def as_tensor(photo: np.ndarray) -> Tensor:
+    """Return a photo, uint8 H x W x 3, as uint8 3 x H x W."""
+    return torch.from_numpy(photo.transpose(2, 0, 1).copy())
 
 
 class SquarePhotos(Dataset[tuple[int, Tensor | str]]):
@@ -44,7 +53,7 @@ class SquarePhotos(Dataset[tuple[int, Tensor | str]]):
     def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
         """Read one photo."""
         try:
-            return index, torch.from_numpy(read_square(self.samples[index], self.size).transpose(2, 0, 1).copy())
+            return index, as_tensor(read_square(self.samples[index], self.size))
         except DataError as error:
             return index, str(error)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from tag2mask.data.decode import write_mask
-from tag2mask.data.files import write_text
-from tag2mask.data.image_set import IGNORE
 from tag2mask.data.published import voc_remarks
 from tag2mask.data.voc import VOC_CLASSES, existing_root, list_ids
 from tag2mask.errors import DataError
+from tag2mask.files import write_text
+from tag2mask.names import IGNORE
 from tag2mask.progress import track
 from tag2mask.threads import map_ahead
 

@@ -11,9 +11,10 @@ import numpy as np
 from tag2mask.data import tables
 from tag2mask.data.decode import read_mask
 from tag2mask.data.folder import make_samples, photos_by_name, readable, table_tags
-from tag2mask.data.image_set import IGNORE, ImageSet
+from tag2mask.data.image_set import ImageSet
 from tag2mask.data.published import voc_remarks
 from tag2mask.errors import DataError
+from tag2mask.names import IGNORE
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car",

@@ -12,6 +12,7 @@ from tag2mask.exports.annotations import write_coco, write_label_studio, write_l
 from tag2mask.exports.masks import open_masks
 from tag2mask.exports.models import write_huggingface, write_onnx
 from tag2mask.exports.voc_server import write_voc_server
+from tag2mask.names import ExportFormat
 
 _MASKS = ("masks", "classes", "photos", "split")
 
@@ -33,16 +34,16 @@ class Format:
     needs: tuple[str, ...] = ()
 
 
-FORMATS = {
-    "coco": Format(write_coco, ".json", (*_MASKS, "min_area"), ("classes", "photos")),
-    "labelme": Format(write_labelme, "", (*_MASKS, "min_area", "tolerance"), ("classes", "photos")),
-    "yolo": Format(write_yolo, "", (*_MASKS, "min_area", "tolerance"), ("classes",)),
-    "label-studio": Format(
+FORMATS: dict[str, Format] = {
+    ExportFormat.COCO: Format(write_coco, ".json", (*_MASKS, "min_area"), ("classes", "photos")),
+    ExportFormat.LABELME: Format(write_labelme, "", (*_MASKS, "min_area", "tolerance"), ("classes", "photos")),
+    ExportFormat.YOLO: Format(write_yolo, "", (*_MASKS, "min_area", "tolerance"), ("classes",)),
+    ExportFormat.LABEL_STUDIO: Format(
         write_label_studio, ".json", (*_MASKS, "min_area", "tolerance", "photo_url"), ("classes", "photos")
     ),
-    "voc-server": Format(write_voc_server, ".tar", _MASKS),
-    "onnx": Format(write_onnx, ".onnx", ("rounds",)),
-    "huggingface": Format(write_huggingface, "", ("rounds",)),
+    ExportFormat.VOC_SERVER: Format(write_voc_server, ".tar", _MASKS),
+    ExportFormat.ONNX: Format(write_onnx, ".onnx", ("rounds",)),
+    ExportFormat.HUGGINGFACE: Format(write_huggingface, "", ("rounds",)),
 }
 
 

@@ -18,9 +18,9 @@ from pycocotools import mask as rle
 
 from tag2mask import __version__
 from tag2mask.data import voc_palette
-from tag2mask.exports.files import whole
 from tag2mask.exports.masks import Masks
 from tag2mask.exports.polygons import Component, components, polygon, run_lengths
+from tag2mask.files import whole
 
 LABELME_VERSION = "5.5.0"
 """The version of LabelMe whose files these are."""

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tag2mask.data import IGNORE, photo_size, read_mask, tables
+from tag2mask.data import photo_size, read_mask, tables
 from tag2mask.data.folder import photos_by_name
 from tag2mask.errors import DataError, ExportError, RunError, nearest
+from tag2mask.names import IGNORE, MaskKind
 from tag2mask.networks.weights import read_about
-from tag2mask.pipeline import Run, resume_run
 from tag2mask.progress import track
+from tag2mask.runs.folder import Run, resume_run
 
 log = logging.getLogger("tag2mask")
-KINDS = ("predictions", "proxy", "retrain")
-"""The folders of masks that a run has."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def open_masks(
 
     Args:
         source: a run folder, or a folder of mask files.
-        masks: which ones of a run, one of `KINDS`; None for the predictions.
+        masks: which ones of a run, one of `MaskKind`; None for the predictions.
         classes: file with the names of the foreground classes, one a line; None for those of the run.
         photos: folder of the photos; None for those of the run, where they still are.
         split: file with the names to take, one a line; None for all.
@@ -97,7 +96,7 @@ def open_masks(
     if photos is not None:
         found = photos_by_name(Path(photos))
     elif run is not None:
-        found = _run_photos(run, folder.name, need_photos)
+        found = _run_photos(run, masks or MaskKind.PREDICTIONS, need_photos)
     elif need_photos:
         raise DataError(f"{source}: this format names the photos; give their folder with --photos")
     bare = next((file for name, file in files.items() if name not in found), None)
@@ -107,15 +106,15 @@ def open_masks(
 
 
 def _folder(source: Path, masks: str | None, run: Run | None) -> Path:
-    if masks is not None and masks not in KINDS:
-        raise ExportError(f"--masks {masks}: a run has {', '.join(KINDS)}{nearest(masks, KINDS)}")
+    if masks is not None and masks not in list(MaskKind):
+        raise ExportError(f"--masks {masks}: a run has {', '.join(MaskKind)}{nearest(masks, MaskKind)}")
     if run is None:
         if masks is not None:
             raise ExportError(f"--masks {masks}: {source} is no run (no config.yaml); leave the option out")
         if not source.is_dir():
             raise DataError(f"{source}: no such run or folder of masks; check the path")
         return source
-    folder = source / (masks or KINDS[0])
+    folder = run.retrain_masks if masks == MaskKind.RETRAIN else source / (masks or MaskKind.PREDICTIONS)
     if not folder.is_dir():
         raise RunError(f"{source} has no {folder.name} yet; finish the run with tag2mask run, or name other --masks")
     return folder
@@ -158,7 +157,7 @@ def _run_classes(run: Run) -> tuple[list[str], Path]:
 
 def _run_photos(run: Run, kind: str, needed: bool) -> dict[str, Path]:
     try:
-        data = run.evaluation if kind == "predictions" else run.train
+        data = run.evaluation if kind == MaskKind.PREDICTIONS else run.train
     except DataError as error:
         if needed:
             raise DataError(f"{error}; or give the folder of the photos with --photos") from None

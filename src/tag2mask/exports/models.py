@@ -24,9 +24,9 @@ from torch.nn import functional
 from tag2mask import __version__
 from tag2mask.config import Recipe
 from tag2mask.errors import ExportError
-from tag2mask.exports.files import whole
+from tag2mask.files import whole
 from tag2mask.networks.deeplab import Segmenter
-from tag2mask.pipeline import find_segmenter, read_metrics
+from tag2mask.runs.folder import find_segmenter, read_metrics
 
 TOLERANCE = 1e-3
 """How far a probability of the ONNX graph may be from the network's."""

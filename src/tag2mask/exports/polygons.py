@@ -11,7 +11,7 @@ from contourpy import FillType, contour_generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tag2mask.data import IGNORE
+from tag2mask.names import IGNORE
 
 AGREEMENT = 0.98
 """A polygon's corners are left out only as far as its drawing and its component keep this IoU."""

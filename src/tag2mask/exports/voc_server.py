@@ -7,12 +7,12 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
-from tag2mask.data import IGNORE
 from tag2mask.data.decode import mask_image
 from tag2mask.data.voc import VOC_CLASSES
 from tag2mask.errors import DataError
-from tag2mask.exports.files import whole
 from tag2mask.exports.masks import Masks
+from tag2mask.files import whole
+from tag2mask.names import IGNORE
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 """Where the server looks for masks of the segmentation task that may use other training data (comp6)."""

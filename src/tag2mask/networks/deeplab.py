@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tag2mask.errors import WeightsError
+from tag2mask.names import Head
 from tag2mask.networks.backbones import LAST, Backbone, check_network, pyramid_layers
 from tag2mask.networks.speed import compiled_copy, faster_copy
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
@@ -37,20 +37,20 @@ class Segmenter(nn.Module):
         backbone: str,
         classes: Sequence[str],
         *,
-        head: Literal["largefov", "light"] = "light",
+        head: str = Head.LIGHT,
         output_stride: int = 16,
         weights: str = "auto",
         tags: bool = False,
     ) -> None:
         super().__init__()
-        self.classes, self.head_name = tuple(classes), head
-        layers = [LAST] if head == "largefov" else pyramid_layers(backbone)
+        self.classes, self.head_name = tuple(classes), str(head)
+        layers = [LAST] if head == Head.LARGEFOV else pyramid_layers(backbone)
         self.backbone = Backbone(backbone, layers, output_stride=output_stride, weights=weights)
         if LAST not in layers:
             self.backbone.leave_out_tail()
         channels = [self.backbone.channels[layer] for layer in self.backbone.layers]
         count = len(classes) + 1
-        self.head: nn.Module = LargeFov(channels[-1], count) if head == "largefov" else LightHead(channels, count)
+        self.head: nn.Module = LargeFov(channels[-1], count) if head == Head.LARGEFOV else LightHead(channels, count)
         self.tags = TagHead(channels[-1], len(classes)) if tags else None
 
     def forward(self, images: Tensor) -> Tensor:

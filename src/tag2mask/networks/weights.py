@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from tag2mask.data.files import write_bytes
 from tag2mask.data.tables import check_class_name, class_indices
 from tag2mask.errors import WeightsError
+from tag2mask.files import write_bytes
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

@@ -18,7 +18,8 @@ from PIL import Image
 
 from tag2mask.data import ImageSet, Sample, read_photo
 from tag2mask.data.loading import photo_batches
-from tag2mask.patterns import ClassPatterns, choose_subsets
+from tag2mask.patterns import ClassPatterns
+from tag2mask.patterns.collect import choose_subsets
 from tag2mask.proxy import resize_scores
 from tag2mask.report.colours import class_colours
 from tag2mask.report.overview import DPI, overlay, printable, save_figure

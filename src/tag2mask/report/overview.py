@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from tag2mask.data.files import write_bytes
-from tag2mask.data.image_set import IGNORE
+from tag2mask.files import write_bytes
+from tag2mask.names import IGNORE
 from tag2mask.report.colours import class_colours, stripes
 
 Pixels = npt.NDArray[np.uint8]

@@ -17,12 +17,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from tag2mask.config import Recipe, recipe_yaml
-from tag2mask.data import IGNORE, Sample, read_photo
-from tag2mask.data.files import write_bytes
+from tag2mask.data import Sample, read_photo
 from tag2mask.data.loading import keep_readable
 from tag2mask.errors import DataError
+from tag2mask.files import write_bytes
+from tag2mask.methods import load_method
 from tag2mask.metrics import iou
-from tag2mask.patterns import WEAK
+from tag2mask.names import IGNORE
+from tag2mask.patterns.orientation import WEAK
 from tag2mask.progress import duration, track
 from tag2mask.report.colours import class_colours, stripes
 from tag2mask.report.survey import Doubt, Mask, PhotoSet, Tally, regions, survey
@@ -71,6 +73,7 @@ def save_page(out: Path, sets: Sequence[PhotoSet], recipe: Recipe, metrics: Scor
         name=out.resolve().name,
         version=version("tag2mask"),
         recipe=recipe,
+        method=load_method(recipe.proxy.method).title,
         recipe_yaml=recipe_yaml(recipe),
         metrics=metrics,
         sets=about,

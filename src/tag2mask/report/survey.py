@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt
 
-from tag2mask.data import IGNORE, ImageSet, Sample, read_mask
+from tag2mask.data import ImageSet, Sample, read_mask
 from tag2mask.errors import DataError
 from tag2mask.metrics import confusion_matrix
+from tag2mask.names import IGNORE
 from tag2mask.progress import track
 from tag2mask.threads import map_ahead
 

@@ -1,7 +1,7 @@
-"""CAM (Zhou et al. 2016) and Grad-CAM (Selvaraju et al. 2017) as scores for masks.
+"""Grad-CAM (Selvaraju et al. 2017): the classifier's gradients weigh the features of a layer.
 
-Neither has a score for background: a position is background where no class of the photo's tags reaches a share
-of its own maximum in the photo (``proxy.cam_thresholds``). Where several do, ``proxy.conflict`` decides.
+There is no score for background: a position is background where no class of the photo's tags reaches a share of its
+own maximum in the photo (``proxy.cam_thresholds``). Where several do, ``proxy.conflict`` decides.
 """
 
 from __future__ import annotations
@@ -11,20 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tag2mask.methods.base import Network
+from tag2mask.methods.cam import Cam, normalised_cam
 from tag2mask.networks.classifier import Classifier
-
-
-def normalised_cam(activation: Tensor) -> Tensor:
-    r"""Return $\max(M_c, 0) / \max_u M_c(u)$ for each image and class, as is usual in this field.
-
-    Args:
-        activation: float N x C x h x w, as `Classifier.activation` or `grad_cam` gives it.
-
-    Returns:
-        float N x C x h x w, 0..1; all zero where a class is positive nowhere.
-    """
-    positive = activation.clamp_min(0)
-    return positive / positive.amax((2, 3), keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
 
 
 def grad_cam(logits: Tensor, maps: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
@@ -66,3 +55,16 @@ def grad_cam_scores(classifier: Classifier, images: Tensor, labels: Sequence[Seq
     """
     seen = classifier(images.float().requires_grad_())
     return normalised_cam(grad_cam(seen.logits, seen.features[classifier.backbone.layers[0]], labels))
+
+
+class GradCam(Cam):
+    """Grad-CAM at the recipe's first layer; at ``patterns.layers=[last]`` it is CAM."""
+
+    title = "Grad-CAM"
+
+    def look(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return scores and class activations alike, float N x C x h x w, 0..1."""
+        return (grad_cam_scores(network.classifier, images, labels),) * 2
+
+
+METHOD = GradCam()

@@ -1,4 +1,4 @@
-"""What a frozen backbone sees in whole photos, computed once for all epochs of a training."""
+"""What training reads: augmented photos with labels and masks, and what a frozen backbone computes from them once."""
 
 from __future__ import annotations
 
@@ -6,18 +6,82 @@ from collections.abc import Sequence
 from pathlib import Path
 from shutil import disk_usage
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
+from tag2mask.data import Sample, read_mask, read_photo
+from tag2mask.data.loading import as_tensor
+from tag2mask.errors import DataError
+from tag2mask.networks.classifier import targets_of
 from tag2mask.networks.speed import Features
 from tag2mask.progress import track
 
-if TYPE_CHECKING:
-    from tag2mask.training import MaskedPhotos, Pair
+Pair = tuple[Tensor, ...]
+"""A photo and what it teaches: its labels, perhaps after its mask."""
+
+
+class TaggedPhotos(Dataset[tuple[int, "Pair | str"]]):
+    """Augmented photos with their labels: uint8 3 x size x size and float C, or what is wrong with the photo."""
+
+    def __init__(self, samples: Sequence[Sample], classes: int, size: int, crop: float, colour: float) -> None:
+        self.samples, self.size = samples, size
+        self.targets = targets_of((sample.labels for sample in samples), classes)
+        self.augment = v2.Compose([*_crop_and_flip(size, crop), v2.ColorJitter(colour, colour, colour)])
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[int, Pair | str]:
+        """Read and augment one photo."""
+        try:
+            photo = as_tensor(read_photo(self.samples[index].image, draft_size=self.size))
+        except DataError as error:
+            return index, str(error)
+        return index, (self.augment(tv_tensors.Image(photo)), self.targets[index])
+
+
+class MaskedPhotos(Dataset[tuple[int, "Pair | str"]]):
+    """Augmented photos with masks and labels: uint8 3 x size x size, uint8 size x size, float C, or what is wrong."""
+
+    def __init__(
+        self, samples: Sequence[Sample], masks: Path, classes: int, size: int, crop: float, flip: float = 0.5
+    ) -> None:
+        self.samples, self.masks, self.size = samples, masks, size
+        self.targets = targets_of((sample.labels for sample in samples), classes)
+        self.augment = v2.Compose(_crop_and_flip(size, crop, flip))
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[int, Pair | str]:
+        """Read and augment one photo and its mask."""
+        sample = self.samples[index]
+        try:
+            photo = read_photo(sample.image)
+            mask = read_mask(self.masks / f"{sample.name}.png")
+        except DataError as error:
+            return index, str(error)
+        if photo.shape[:2] != mask.shape:
+            size = f"{mask.shape[1]} x {mask.shape[0]}, not {photo.shape[1]} x {photo.shape[0]} pixels"
+            return index, f"{self.masks / sample.name}.png: the mask is {size} as its photo"
+        pair = self.augment(tv_tensors.Image(as_tensor(photo)), tv_tensors.Mask(torch.from_numpy(mask)))
+        return index, (*pair, self.targets[index])
+
+
+def _crop_and_flip(size: int, crop: float, flip: float = 0.5) -> list[v2.Transform]:
+    square = (
+        v2.Resize((size, size), antialias=True)
+        if crop == 1
+        else v2.RandomResizedCrop((size, size), scale=(crop, 1.0), antialias=True)
+    )
+    return [square, v2.RandomHorizontalFlip(flip)]
 
 
 class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):

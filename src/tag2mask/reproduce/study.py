@@ -20,36 +20,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tag2mask.baselines import normalised_cam
 from tag2mask.config import InferenceConfig, Recipe, SegmenterConfig, load_recipe
 from tag2mask.data import Sample, read_mask, read_photo, summary
-from tag2mask.data.files import share_file, write_text
+from tag2mask.data.loading import as_tensor, square
 from tag2mask.data.voc import VOC_CLASSES
 from tag2mask.distributed import barrier, is_main, of_main
 from tag2mask.errors import DataError, RecipeError, RunError, nearest
+from tag2mask.files import share_file, write_text
 from tag2mask.inference import predict_masks, read_ahead
+from tag2mask.methods.cam import normalised_cam
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.patterns import ClassPatterns
-from tag2mask.pipeline import (
-    Run,
-    Source,
-    begin,
-    estimate_mask,
-    estimate_seconds,
-    fit_patterns,
-    is_done,
-    patterns_file,
-    read_metrics,
-    resume_run,
-    run_stages,
-    square,
-)
 from tag2mask.progress import duration
 from tag2mask.proxy import resize_scores
-from tag2mask.report import figures, paper, tables
-from tag2mask.report.components import class_dots
+from tag2mask.reproduce import figures, tables
+from tag2mask.reproduce import published as paper
+from tag2mask.reproduce.components import class_dots
+from tag2mask.runs.estimate import estimate_mask
+from tag2mask.runs.folder import Run, Source, begin, patterns_file, read_metrics, resume_run
+from tag2mask.runs.plan import estimate_seconds
+from tag2mask.runs.stages import STAGES, run_stages
+from tag2mask.runs.tasks import fit_patterns
 from tag2mask.scoring import score_set
 
 log = logging.getLogger("tag2mask")
@@ -124,7 +117,7 @@ def reproduce(
         raise RunError(f"no item '{item}'{nearest(item, ITEMS)} (items: {', '.join(ITEMS)})")
     make, layers, trains = ITEMS[item]
     year = "2017" if item == "table3" else ""
-    source = Source(str(Path(data).resolve()), labels, split or f"train{year}", eval_split or f"val{year}")
+    source = Source.of(data, labels, split or f"train{year}", eval_split or f"val{year}")
     wanted = _recipe(item, recipe, settings)
     Backbone(wanted.backbone.name, layers, weights="random")  # has it these layers?
     shared = Run(Path(out) / "shared", source, _shared_recipe(wanted), strict)
@@ -323,7 +316,7 @@ def _check_truth(study: Study) -> None:
 
 def _find_patterns(shared: Run, layers: Sequence[str]) -> None:
     """Train the classifier, then find the patterns of the layers that have none yet, in one pass."""
-    if not of_main(is_done(shared, "classify")):
+    if not of_main(STAGES["classify"].is_done(shared)):
         log.info("%s", summary(shared.train))
         run_stages(shared, until="classify")
     missing = of_main([layer for layer in layers if not (shared.out / patterns_file(layer, LAYERS)).exists()])
@@ -402,6 +395,6 @@ def _look(
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
     """Return a photo's scores by layer and its class activation maps, each C x h x w."""
     with torch.inference_mode():
-        features = classifier(square(photo, run.recipe.patterns.size)[None].to(run.device)).features
+        features = classifier(as_tensor(square(photo, run.recipe.patterns.size))[None].to(run.device)).features
         scores = {layer: p.score_features(features)[0].cpu().numpy() for layer, p in patterns.items()}
         return scores, normalised_cam(classifier.activation(features[LAST]))[0].cpu().numpy()

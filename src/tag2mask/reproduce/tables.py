@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from tag2mask.data.voc import VOC_CLASSES
-from tag2mask.report import paper
+from tag2mask.reproduce import published as paper
 from tag2mask.scoring import Scores
 
 Cell = str | float | None

@@ -10,12 +10,15 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from tag2mask.baselines.cam import normalised_cam
+from tag2mask.config import Recipe
 from tag2mask.data import ImageSet
 from tag2mask.errors import DataError
+from tag2mask.methods.base import PUBLISHED, Features, Method
+from tag2mask.methods.cam import normalised_cam
 from tag2mask.networks.backbones import LAST, resolve_layer
 from tag2mask.networks.classifier import Classifier
-from tag2mask.patterns import ClassPatterns, leading_pattern, moments_of
+from tag2mask.patterns.eigen import leading_pattern
+from tag2mask.patterns.estimator import ClassPatterns, moments_of
 
 TIE = 1e-3
 """Standard deviations that a class's CAM adds at most: it breaks ties, no more."""
@@ -77,3 +80,27 @@ def largest_component(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if count < 2:
         return mask
     return np.where(regions == 1 + np.bincount(regions.ravel())[1:].argmax(), mask, 0).astype(np.uint8)
+
+
+class Ddt(Method):
+    """DDT at the recipe's first layer."""
+
+    title = "DDT"
+    settings = (*PUBLISHED, "proxy.conflict=ignore")
+
+    def fit(self, classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPatterns], strict: bool) -> None:
+        """Find the one pattern of all photos."""
+        discover_ddt(classifier, data, patterns, strict)
+
+    def score(
+        self, features: Features, activation: Tensor, patterns: Sequence[ClassPatterns], recipe: Recipe
+    ) -> Tensor:
+        """Return float N x C x h x w, in standard deviations."""
+        return ddt_scores(patterns[0], features)
+
+    def finish(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Keep the largest region."""
+        return largest_component(mask)
+
+
+METHOD = Ddt()

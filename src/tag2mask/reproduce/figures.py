@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from tag2mask.data.decode import voc_palette
-from tag2mask.data.image_set import IGNORE
+from tag2mask.files import whole
+from tag2mask.names import IGNORE
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -218,11 +218,7 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
     files = []
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
         file = stem.with_name(f"{stem.name}.{suffix}")
-        unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
+        with whole(file) as unfinished:
             figure.savefig(unfinished, format=suffix, metadata=metadata)
-            unfinished.replace(file)
-        finally:
-            unfinished.unlink(missing_ok=True)
         files.append(file)
     return files

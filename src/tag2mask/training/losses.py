@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tag2mask.crf import dense_crf_many
-from tag2mask.data import IGNORE
+from tag2mask.names import IGNORE, Teaching
 
 FLOOR = 1e-4
 """Added to every probability before they are normalised again, as SEC's authors do: no logarithm is infinite."""
@@ -44,7 +44,7 @@ def seeded_loss(method: str, logits: Tensor, images: Tensor, masks: Tensor, pres
     probabilities = probabilities / probabilities.sum(1, keepdim=True)
     seeds = functional.interpolate(masks[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0].long()
     constrain = constrain_loss(probabilities, refine(images, probabilities))
-    if method == "sec":
+    if method == Teaching.SEC:
         return seed_loss(probabilities, seeds) + expand_loss(probabilities, present) + constrain
     return balanced_seed_loss(probabilities, grow_seeds(probabilities, seeds, present)) + constrain
 

@@ -12,11 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tag2mask.data import IGNORE, ImageSet
+from tag2mask.data import ImageSet
 from tag2mask.data.loading import photo_batches
+from tag2mask.names import IGNORE
 from tag2mask.networks.classifier import Classifier
-from tag2mask.patterns import ClassPatterns, Moments, choose_subsets, collect_moments, leading_eigenpairs
-from tag2mask.report.figures import Dots, Pixels
+from tag2mask.patterns import ClassPatterns
+from tag2mask.patterns.collect import choose_subsets, collect_moments
+from tag2mask.patterns.eigen import leading_eigenpairs
+from tag2mask.patterns.moments import Moments
+from tag2mask.reproduce.figures import Dots, Pixels
 
 DOTS, PHOTOS = 2000, 40
 """How many positions are drawn, and from how many photos at the most."""

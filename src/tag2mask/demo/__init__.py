@@ -1,0 +1,1 @@
+"""Generated scenes with exact masks: what `tag2mask demo` runs on."""

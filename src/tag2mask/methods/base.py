@@ -1,0 +1,111 @@
+"""What a proxy method is: a way from a classifier to the scores of a photo's classes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from tag2mask.config import Recipe
+from tag2mask.data import ImageSet
+from tag2mask.networks.backbones import LAST, Backbone
+from tag2mask.networks.classifier import Classifier
+from tag2mask.patterns import ClassPatterns, discover
+
+Features: TypeAlias = dict[str, Tensor]
+
+PUBLISHED = (
+    "proxy.threshold=0", "proxy.peak_share=0", "proxy.cam_weight=0", "proxy.activation_weight=0",
+    "patterns.contrast=0", "patterns.layer_weights=[]", "segmenter.tag_weight=0", "segmenter.method=plain",
+)  # fmt: skip
+"""Settings without which a recipe would add to a published method what is ours."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a method looks at photos with.
+
+    Attributes:
+        classifier: in evaluation mode, not to be trained.
+        backbone: the classifier's, faster, for inference alone.
+        patterns: one for each of the recipe's layers; none where the method finds none.
+        recipe: every parameter.
+    """
+
+    classifier: Classifier
+    backbone: Backbone
+    patterns: Sequence[ClassPatterns]
+    recipe: Recipe
+
+
+class Method(ABC):
+    """A way from a classifier to scores. A method is a file in this folder with an instance of it, ``METHOD``.
+
+    Attributes:
+        title: what people call it.
+        settings: what the method sets in a recipe, as ``key=value``; its own name is set besides.
+        finds_patterns: whether `fit` finds something that the run folder keeps; else there is no such stage.
+        in_shares: whether scores are shares of the class's maximum in the photo, cut at ``proxy.cam_thresholds``;
+            else standard deviations, cut at ``proxy.threshold``.
+        options: those of ``proxy`` that the method reads, of those that not every method does.
+    """
+
+    title: ClassVar[str]
+    settings: ClassVar[tuple[str, ...]] = ()
+    finds_patterns: ClassVar[bool] = True
+    in_shares: ClassVar[bool] = False
+    options: ClassVar[tuple[str, ...]] = ("threshold",)
+
+    def fit(self, classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPatterns], strict: bool) -> None:
+        """Find the patterns of the recipe's layers, set in place.
+
+        Args:
+            classifier: gives features and class activations; in evaluation mode.
+            data: photos with image-level labels.
+            patterns: one a layer.
+            strict: raise for an unreadable photo instead of skipping it.
+        """
+        discover(classifier, data, patterns, strict)
+
+    def look(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return the scores of all classes and their class activations, float N x C x h x w each.
+
+        Args:
+            network: what to look with.
+            images: N x 3 x H x W, RGB, 0..255.
+            labels: class indices present in each image, 1..C.
+        """
+        with torch.inference_mode():
+            features = network.backbone(images)
+            activation = network.classifier.activation(features[LAST])
+            scores = self.score(features, activation, network.patterns, network.recipe)
+            return scores, resized_like(activation, scores)
+
+    @abstractmethod
+    def score(
+        self, features: Features, activation: Tensor, patterns: Sequence[ClassPatterns], recipe: Recipe
+    ) -> Tensor:
+        """Return the scores of all classes, float N x C x h x w.
+
+        Args:
+            features: float N x D x h x w by layer, ``last`` among them.
+            activation: float N x C x h x w, the class activations in logits.
+            patterns: as `fit` set them.
+            recipe: every parameter.
+        """
+
+    def finish(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return what becomes of a photo's mask, uint8 H x W, at the end."""
+        return mask
+
+
+def resized_like(maps: Tensor, other: Tensor) -> Tensor:
+    """Return maps, N x C x h x w, at the size of others, bilinear."""
+    return functional.interpolate(maps, other.shape[2:], mode="bilinear", align_corners=False)

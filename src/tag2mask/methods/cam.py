@@ -1,0 +1,57 @@
+"""CAM (Zhou et al. 2016): the classifier's linear layer at every position.
+
+There is no score for background: a position is background where no class of the photo's tags reaches a share of its
+own maximum in the photo (``proxy.cam_thresholds``). Where several do, ``proxy.conflict`` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tag2mask.config import Recipe
+from tag2mask.methods.base import PUBLISHED, Features, Method
+from tag2mask.patterns import ClassPatterns
+
+SEEDS = ("proxy.cam_thresholds=[0.05, 0.2]", "proxy.crf=none", "segmenter.crop=1", "segmenter.retrain=0")
+"""What seeds that grow in training need: room between the classes and the background, whole photos."""
+
+
+def normalised_cam(activation: Tensor) -> Tensor:
+    r"""Return $\max(M_c, 0) / \max_u M_c(u)$ for each image and class, as is usual in this field.
+
+    Args:
+        activation: float N x C x h x w, as `Classifier.activation` or `grad_cam` gives it.
+
+    Returns:
+        float N x C x h x w, 0..1; all zero where a class is positive nowhere.
+    """
+    positive = activation.clamp_min(0)
+    return positive / positive.amax((2, 3), keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
+
+
+class Cam(Method):
+    """The maximum of each class's map in the photo is 1."""
+
+    title = "class activation maps (CAM)"
+    settings: ClassVar[tuple[str, ...]] = (
+        *PUBLISHED,
+        "proxy.conflict=strongest",
+        "proxy.sharpness=10",
+        "proxy.cam_thresholds=[0.2, 0.2]",
+    )
+    finds_patterns = False
+    in_shares = True
+    options = ("cam_thresholds",)
+
+    def score(
+        self, features: Features, activation: Tensor, patterns: Sequence[ClassPatterns], recipe: Recipe
+    ) -> Tensor:
+        """Return float N x C x h x w, 0..1."""
+        return normalised_cam(activation)
+
+
+METHOD = Cam()

@@ -1,0 +1,110 @@
+"""One pass over the photos: draw the semantic subsets and add up their moments, over all processes."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from tag2mask.data import ImageSet, Sample
+from tag2mask.distributed import gather, of_main, total, world
+from tag2mask.networks.backbones import LAST, half_precision
+from tag2mask.networks.classifier import Classifier, targets_of
+from tag2mask.networks.speed import folded_backbone
+from tag2mask.patterns.moments import Moments
+from tag2mask.patterns.orientation import EVIDENCE, evidence_maps, fit_evidence
+
+
+def choose_subsets(data: ImageSet, images_per_class: int, seed: int, contrast: bool = False) -> dict[str, list[int]]:
+    """Draw each class's semantic subset and return, by photo name, the classes that it is drawn for.
+
+    A photo with two classes is in two subsets (METHOD 4). The draw depends on the seed and the data alone.
+
+    Args:
+        data: photos with image-level labels.
+        images_per_class: at most this many in a subset.
+        seed: of the draw.
+        contrast: add what tells the photos without a class: 0 to every photo, and -c to one of class c that is not
+            drawn for it.
+    """
+    drawn: dict[str, list[int]] = defaultdict(list)
+    for label in range(1, len(data.classes) + 1):
+        names = sorted(sample.name for sample in data.samples if label in sample.labels)
+        if len(names) > images_per_class:
+            names = random.Random(f"{seed}/{label}").sample(names, images_per_class)
+        for name in names:
+            drawn[name].append(label)
+    for sample in data.samples if contrast else ():
+        if sample.name in drawn:
+            undrawn = (-label for label in sample.labels if label not in drawn[sample.name])
+            drawn[sample.name] += [0, *undrawn]
+    return drawn
+
+
+def collect_moments(
+    classifier: Classifier, batches: Iterable[tuple[list[Sample], Tensor]], subsets: dict[str, list[int]]
+) -> dict[tuple[str, int], Moments]:
+    """Run every photo once and return the moments by layer and class index.
+
+    Args:
+        classifier: in evaluation mode; its backbone's ``layers`` are used.
+        batches: of photos, as `photo_batches` yields them.
+        subsets: as `choose_subsets` returns them; class indices that are not positive have the activations of a
+            photo's classes together as evidence.
+    """
+    moments: dict[tuple[str, int], Moments] = {}
+    device, backbone = classifier.head.weight.device, folded_backbone(classifier.backbone)
+    for samples, images in batches:
+        with torch.inference_mode(), half_precision(device):
+            features = backbone(images.to(device))
+            activation = classifier.activation(features[LAST]).float()
+        present = targets_of((sample.labels for sample in samples), activation.shape[1]).to(activation)
+        together = torch.einsum("nchw,nc->nhw", activation, present)
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for row, sample in enumerate(samples):
+            alike[tuple(subsets[sample.name])].append(row)
+        for labels, rows in alike.items():
+            seen = (activation[rows, label - 1] if label > 0 else together[rows] for label in labels)
+            evidence = torch.cat([evidence_maps(maps) for maps in seen], 1)
+            for layer in classifier.backbone.layers:
+                maps = features[layer][rows].float()
+                new = Moments.of(
+                    maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]),
+                    fit_evidence(evidence, maps).permute(1, 0, 2, 3).flatten(1),
+                )
+                for label, part in zip(labels, new.per_class(len(labels)), strict=True):
+                    key = (layer, label)
+                    moments[key] = moments[key].update(part) if key in moments else part.copy()
+    return moments
+
+
+def merge_processes(
+    moments: dict[tuple[str, int], Moments], channels: dict[str, int], device: torch.device
+) -> dict[tuple[str, int], Moments]:
+    r"""Return the moments of all processes together, the same in each; alone, return what came in.
+
+    `Moments.merge` of many at once, in sums over processes p: $\bar t = \frac1K \sum_p K_p \bar t_p$, and
+    $\sum_p \big( S_p + K_p (\bar t_p - \bar t)(\bar t_p - \bar t)^T \big)$.
+
+    Args:
+        moments: this process's, by layer and class index.
+        channels: of each layer.
+        device: where the moments are.
+    """
+    if world() == 1:
+        return moments
+    for key in of_main(sorted({key for theirs in gather(list(moments)) for key in theirs})):
+        if key not in moments:
+            nothing = torch.zeros(1, channels[key[0]], device=device)
+            moments[key] = replace(Moments.of(nothing, nothing.new_zeros(len(EVIDENCE), 1)).copy(), count=0)
+        mine = moments[key]
+        count = int(total(torch.tensor(mine.count)))
+        mean = total(mine.mean * (mine.count / count))
+        delta = mine.mean - mean
+        mine.scatter.addr_(delta, delta, alpha=mine.count)
+        moments[key] = Moments(count, mean, total(mine.scatter), total(mine.cross), total(mine.energy))
+    return moments

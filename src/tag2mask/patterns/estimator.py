@@ -1,0 +1,239 @@
+"""Class patterns: the leading direction of each semantic subset, found in photos and saved with its network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tag2mask.data import ImageSet, Sample, photo_size
+from tag2mask.data.loading import photo_batches
+from tag2mask.distributed import gather, of_main, share
+from tag2mask.errors import DataError
+from tag2mask.networks.backbones import Backbone, check_network, resolve_layer
+from tag2mask.networks.classifier import Classifier, train_head
+from tag2mask.networks.weights import check_finite, load_tensors, load_weights, part_of, refusing, save_tensors
+from tag2mask.notebook import html_table
+from tag2mask.patterns.collect import choose_subsets, collect_moments, merge_processes
+from tag2mask.patterns.eigen import Pattern, leading_pattern, score
+from tag2mask.patterns.moments import Moments
+from tag2mask.patterns.orientation import EVIDENCE, WEAK
+from tag2mask.proxy import proxy_mask
+
+_FITTED = ("means", "directions", "spectra", "variances", "evidence")
+
+_PARAMETERS = (
+    "backbone", "layer", "weights", "size", "output_stride", "images_per_class", "components", "contrast", "seed",
+    "workers",
+)  # fmt: skip
+
+
+class ClassPatterns:
+    """Class patterns of one layer: fit them on photos with image-level labels, then score or mask photos.
+
+    Parameters are as in a recipe's ``backbone`` and ``patterns``.
+
+    Attributes:
+        classes_: names of the C foreground classes.
+        means_: float32 C x D.
+        directions_: float32 C x D, unit length, oriented to the class.
+        spectra_: float32 C x k, leading eigenvalues, padded with zeros.
+        variances_: float32 C, traces of the covariances.
+        evidence_: float32 C x 2, correlations with class activation and centre prior (`EVIDENCE`).
+        classifier_: the network that gives the features.
+    """
+
+    classes_: tuple[str, ...]
+    means_: Tensor
+    directions_: Tensor
+    spectra_: Tensor
+    variances_: Tensor
+    evidence_: Tensor
+    classifier_: Classifier
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        layer: str = "C41",
+        *,
+        weights: str = "auto",
+        size: int = 328,
+        output_stride: int = 16,
+        images_per_class: int = 800,
+        components: int = 50,
+        contrast: float = 0.0,
+        seed: int = 0,
+        workers: int = 1,
+    ) -> None:
+        self.backbone, self.layer, self.weights = backbone, layer, weights
+        self.size, self.output_stride = size, output_stride
+        self.images_per_class, self.components, self.contrast = images_per_class, components, contrast
+        self.seed, self.workers = seed, workers
+
+    def fit(self, data: ImageSet, classifier: Classifier | None = None) -> ClassPatterns:
+        """Find the pattern of every class.
+
+        Args:
+            data: photos with image-level labels.
+            classifier: gives features and class activations; without one, a linear layer is first fitted
+                on the pooled features of the frozen backbone.
+
+        Raises:
+            DataError: a class has no photo.
+            WeightsError: the backbone or its weights cannot be had.
+        """
+        if classifier is None:
+            backbone = Backbone(self.backbone, [self.layer], output_stride=self.output_stride, weights=self.weights)
+            classifier = Classifier(backbone, data.classes).eval()
+            train_head(classifier, data.samples, size=self.size, workers=self.workers)
+        discover(classifier, data, [self])
+        return self
+
+    def keep(self, classifier: Classifier, classes: Sequence[str], found: Sequence[Pattern]) -> None:
+        """Take the patterns found for some classes, and the network that gives the features."""
+        self.classes_, self.classifier_ = tuple(classes), classifier
+        self.means_ = torch.stack([pattern.mean for pattern in found])
+        self.directions_ = torch.stack([pattern.direction for pattern in found])
+        self.spectra_ = torch.stack([pattern.spectrum for pattern in found])
+        self.variances_ = torch.tensor([pattern.variance for pattern in found])
+        self.evidence_ = torch.stack([pattern.evidence for pattern in found])
+
+    def score(self, images: Tensor) -> Tensor:
+        """Return every class's scores q_c in standard deviations of that class's scores (Eq. 3).
+
+        Args:
+            images: N x 3 x H x W, RGB, 0..255.
+
+        Returns:
+            float N x C x h x w.
+        """
+        with torch.inference_mode():
+            return self.score_features(self.classifier_(images).features)
+
+    def score_features(self, features: dict[str, Tensor]) -> Tensor:
+        """Do `score` for features that the classifier's backbone has already given."""
+        maps = features[resolve_layer(self.layer, self.classifier_.backbone.name, self.classifier_.backbone.model)]
+        scale = self.spectra_[:, 0].clamp_min(1e-12).rsqrt().to(maps.device)
+        return score(maps, self.means_.to(maps.device), self.directions_.to(maps.device)) * scale[:, None, None]
+
+    def transform(self, data: ImageSet) -> Iterator[tuple[Sample, np.ndarray]]:
+        """Yield each photo of ``data`` with its proxy mask by Algorithm 1, uint8 H x W, no CRF."""
+        for samples, images in photo_batches(data.samples, self.size, workers=self.workers):
+            for sample, scores in zip(samples, self.score(images), strict=True):
+                yield sample, proxy_mask(scores.numpy(), sample.labels, photo_size(sample.image))
+
+    def about(self) -> dict[str, dict[str, float]]:
+        """Return, by class, the evidence for the sign and the share of the variance that the pattern explains."""
+        share = self.spectra_[:, 0] / self.variances_
+        return {
+            name: {kind: round(float(value), 3) for kind, value in zip(EVIDENCE, evidence, strict=True)}
+            | {"explained": round(float(explained), 4)}
+            for name, evidence, explained in zip(self.classes_, self.evidence_, share, strict=True)
+        }
+
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook: by class, the variance explained and the evidence for the sign."""
+        caption = f"class patterns of {self.backbone}, layer {self.layer}"
+        if not hasattr(self, "classes_"):
+            return html_table(f"{caption}, not fitted", (), ())
+        rows = (
+            (name, f"{100 * about['explained']:.1f}%", *(f"{about[kind]:+.2f}" for kind in EVIDENCE))
+            for name, about in self.about().items()
+        )
+        return html_table(caption, ("class", "variance explained", *EVIDENCE), rows)
+
+    def doubts(self) -> list[str]:
+        """Return a line for every class whose sign has weak evidence or two that disagree."""
+        lines = []
+        for name, (activation, centre) in zip(self.classes_, self.evidence_.tolist(), strict=True):
+            said = f"class activation {activation:+.2f}, centre {centre:+.2f}"
+            if activation < WEAK:
+                lines.append(f"the sign of '{name}' has weak evidence ({said}); look at its masks first")
+            elif centre < 0:
+                lines.append(f"the evidence for the sign of '{name}' disagrees ({said}); look at its masks first")
+        return lines
+
+    def save(self, file: str | Path) -> None:
+        """Write everything needed to apply the patterns, the network's weights among it, as safetensors."""
+        fitted = {f"patterns.{name}": getattr(self, f"{name}_") for name in _FITTED}
+        network = {f"classifier.{name}": t for name, t in self.classifier_.state_dict().items()}
+        about = {name: getattr(self, name) for name in _PARAMETERS}
+        about |= {"classes": list(self.classes_), "layers": self.classifier_.backbone.layers}
+        save_tensors(file, {**fitted, **network}, "class patterns", about)
+
+    @classmethod
+    def load(cls, file: str | Path) -> ClassPatterns:
+        """Read what `save` wrote.
+
+        Raises:
+            WeightsError: the file is missing, corrupt or not of class patterns.
+        """
+        tensors, about = load_tensors(file, "class patterns")
+        with refusing(file):
+            layers, classes = about.pop("layers"), about.pop("classes")
+            patterns = cls(**about)
+            check_network(patterns.backbone, tensors, file)
+            backbone = Backbone(patterns.backbone, layers, output_stride=patterns.output_stride, weights="random")
+            patterns.classifier_ = Classifier(backbone, classes).eval()
+            load_weights(patterns.classifier_, part_of(tensors, "classifier."), str(file))
+            fitted = part_of(tensors, "patterns.")
+            check_finite(fitted, file)
+            layer = resolve_layer(patterns.layer, patterns.backbone, backbone.model)
+            width, kept = backbone.channels[layer], fitted["spectra"].shape[-1]
+            shapes = ((width,), (width,), (kept,), (), (len(EVIDENCE),))
+            for name, shape in zip(_FITTED, shapes, strict=True):
+                if fitted[name].shape != (len(classes), *shape):
+                    raise ValueError(f"'{name}' has the shape {tuple(fitted[name].shape)}")
+                setattr(patterns, f"{name}_", fitted[name].float())
+            patterns.classes_ = tuple(classes)
+        return patterns
+
+
+def discover(classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPatterns], strict: bool = False) -> None:
+    """Fit the patterns of several layers in one pass over the photos, shared among the processes at work.
+
+    Args:
+        classifier: gives features and class activations; in evaluation mode.
+        data: photos with image-level labels.
+        patterns: one a layer, set in place; the first one's size, subsets, contrast and seed hold for all.
+        strict: raise for an unreadable photo instead of skipping it.
+
+    Raises:
+        DataError: a class has no photo.
+    """
+    labels, contrast = range(1, len(data.classes) + 1), patterns[0].contrast
+    subsets = choose_subsets(data, patterns[0].images_per_class, patterns[0].seed, contrast > 0)
+    moments = moments_of(classifier, data, subsets, patterns[0], strict)
+    for fitted in patterns:
+        layer = resolve_layer(fitted.layer, classifier.backbone.name, classifier.backbone.model)
+        for label, name in enumerate(data.classes, 1):
+            if (layer, label) not in moments:
+                raise DataError(f"no readable photo carries the tag '{name}'; remove the class or add photos")
+        mine = [
+            (label, leading_pattern(moments[layer, label], fitted.components, _rest(moments, layer, label), contrast))
+            for label in share(labels)
+        ]
+        by_label = dict(of_main([pair for theirs in gather(mine) for pair in theirs]))
+        fitted.keep(classifier, data.classes, [by_label[label] for label in labels])
+
+
+def _rest(moments: dict[tuple[str, int], Moments], layer: str, label: int) -> Moments | None:
+    """Return the moments of the photos without a class, None where they were not collected."""
+    if (layer, 0) not in moments:
+        return None
+    rest = moments[layer, 0].without(moments[layer, label])
+    return rest.without(moments[layer, -label]) if (layer, -label) in moments else rest
+
+
+def moments_of(
+    classifier: Classifier, data: ImageSet, subsets: dict[str, list[int]], how: ClassPatterns, strict: bool
+) -> dict[tuple[str, int], Moments]:
+    """Do `collect_moments` over the photos of some subsets, shared among the processes at work."""
+    # Photos of the same classes side by side: their descriptors are multiplied together, once for all classes.
+    chosen = sorted((sample for sample in data.samples if sample.name in subsets), key=lambda s: subsets[s.name])
+    batches = photo_batches(share(chosen), how.size, workers=how.workers, strict=strict, label="moments")
+    moments = collect_moments(classifier, batches, subsets)
+    return merge_processes(moments, classifier.backbone.channels, classifier.head.weight.device)

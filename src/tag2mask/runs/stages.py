@@ -1,0 +1,251 @@
+"""The stages in order, each with what it writes; doing them, and doing them again.
+
+photos + tags -> classify -> discover -> estimate -> segment -> retrain -> predict -> evaluate -> report
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tag2mask.distributed import barrier, is_main, of_main
+from tag2mask.errors import RunError, nearest
+from tag2mask.logs import enter
+from tag2mask.methods import load_method
+from tag2mask.names import StageName
+from tag2mask.progress import duration
+from tag2mask.runs.estimate import estimate
+from tag2mask.runs.fingerprint import write_fingerprint
+from tag2mask.runs.folder import Run, checkpoint_of, locked, read_metrics
+from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, report, retrain, segment
+from tag2mask.scoring import Scores
+
+log = logging.getLogger("tag2mask")
+
+
+def _nothing(run: Run) -> Sequence[Path]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a run.
+
+    Attributes:
+        name: its name, which is its command.
+        about: what it does, in a line.
+        do: does it.
+        files: what it writes as a whole; when all of it is there the stage is done.
+        folders: where it writes one mask a photo; it sees for itself which are there already.
+        checkpoints: what a training that was killed goes on from.
+        metrics: what it records in metrics.json.
+        repeats: whether it is done at every call, since it sees for itself what is done or takes no time.
+        is_needed: whether the recipe has it at all.
+    """
+
+    name: StageName
+    about: str
+    do: Callable[[Run], None]
+    files: Callable[[Run], Sequence[Path]] = _nothing
+    folders: Callable[[Run], Sequence[Path]] = _nothing
+    checkpoints: Callable[[Run], Sequence[Path]] = _nothing
+    metrics: tuple[str, ...] = ()
+    repeats: bool = False
+    is_needed: Callable[[Run], bool] = lambda run: True
+
+    def is_done(self, run: Run) -> bool:
+        """Return whether there is nothing to do."""
+        if not self.is_needed(run):
+            return True
+        known = read_metrics(run.out)
+        written = all(file.exists() for file in self.files(run)) and all(name in known for name in self.metrics)
+        return written and not self.repeats
+
+    def remove(self, run: Run) -> None:
+        """Remove all that it wrote, its checkpoints and its figures."""
+        for file in (*self.files(run), *self.checkpoints(run)):
+            file.unlink(missing_ok=True)
+        for folder in self.folders(run):
+            shutil.rmtree(folder, ignore_errors=True)
+        run.forget(*self.metrics, stage=self.name)
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            StageName.CLASSIFY,
+            "Train the classifier on the tags and measure its mean average precision.",
+            classify,
+            files=lambda run: [run.classifier_file],
+            checkpoints=lambda run: [checkpoint_of(run.classifier_file)],
+            metrics=("classifier",),
+        ),
+        Stage(
+            StageName.DISCOVER,
+            "Find the class patterns and the evidence for their signs.",
+            find_patterns,
+            files=lambda run: run.patterns_files,
+            metrics=("patterns",),
+            is_needed=lambda run: load_method(run.recipe.proxy.method).finds_patterns,
+        ),
+        Stage(
+            StageName.ESTIMATE,
+            "Write the training photos' proxy masks.",
+            estimate,
+            folders=lambda run: [run.out / "proxy"],
+            repeats=True,
+        ),
+        Stage(
+            StageName.SEGMENT,
+            "Train the segmenter on the proxy masks.",
+            segment,
+            files=lambda run: [run.segmenter_after(0)],
+            checkpoints=lambda run: [checkpoint_of(run.segmenter_after(0))],
+        ),
+        Stage(
+            StageName.RETRAIN,
+            "Predict the training photos and train another segmenter on that.",
+            retrain,
+            files=lambda run: [run.segmenter_after(rounds) for rounds in run.rounds],
+            folders=lambda run: [run.masks_of_round(rounds) for rounds in run.rounds],
+            checkpoints=lambda run: [checkpoint_of(run.segmenter_after(rounds)) for rounds in run.rounds],
+            is_needed=lambda run: bool(run.rounds),
+        ),
+        Stage(
+            StageName.PREDICT,
+            "Predict the evaluation photos with the last segmenter.",
+            predict,
+            folders=lambda run: [run.out / "predictions"],
+            repeats=True,
+        ),
+        Stage(
+            StageName.EVALUATE,
+            "Score the masks where truth exists.",
+            evaluate,
+            metrics=("proxy", "retrain", "prediction"),
+            repeats=True,
+        ),
+        Stage(
+            StageName.REPORT,
+            "Write the report page and the overview.",
+            report,
+            files=lambda run: [run.out / "report" / "index.html", run.out / "report" / "overview.png"],
+            folders=lambda run: [run.out / "report" / "patterns"],
+            repeats=True,
+        ),
+    )
+}
+"""What a run does, in this order."""
+
+
+def find_stage(name: str) -> Stage:
+    """Return the stage of a name.
+
+    Raises:
+        RunError: there is none.
+    """
+    if name not in STAGES:
+        raise RunError(f"no stage '{name}'{nearest(name, STAGES)} (stages: {', '.join(STAGES)})")
+    return STAGES[name]
+
+
+def from_stage(name: str) -> list[Stage]:
+    """Return a stage and all after it."""
+    stages = list(STAGES.values())
+    return stages[stages.index(STAGES[name]) :]
+
+
+def run_stages(run: Run, until: str = StageName.REPORT) -> Scores:
+    """Do every stage up to ``until`` that is not done yet and return the scores.
+
+    Where torchrun or accelerate launch started several processes, all call this: they share the work, the
+    main one writes what is common to all, and none begins a stage before all have ended the one before.
+
+    Raises:
+        RunError: another process works in the run folder, or there is no such stage.
+    """
+    last = find_stage(until)
+    with locked(run.out):
+        _take_up(run)
+        for stage in STAGES.values():
+            if not of_main(stage.is_done(run)):
+                started = time.monotonic()
+                enter(stage.name)
+                log.info("%s: %s", stage.name, stage.about)
+                stage.do(run)
+                seconds = time.monotonic() - started
+                spent = read_metrics(run.out).get("seconds", {})
+                run.record("seconds", {**spent, stage.name: round(spent.get(stage.name, 0) + seconds, 1)})
+                barrier()
+                log.info("%s: done in %s", stage.name, duration(seconds))
+            if stage is last:
+                break
+    return read_metrics(run.out)
+
+
+def redo_stage(run: Run, name: str) -> list[str]:
+    """Do one stage again; what it wrote before, and all that was made from that, is removed first.
+
+    Returns:
+        The names of the stages after it, whose results are gone.
+
+    Raises:
+        RunError: another process works in the run folder, the data has changed, or there is no such stage.
+    """
+    stage = find_stage(name)
+    with locked(run.out):
+        if run.changes.said and not run.keep:
+            said = "; ".join(run.changes.said)
+            raise RunError(f"{run.out}: its data has changed ({said}); take it up with tag2mask run")
+        if is_main():
+            for one in from_stage(name):
+                one.remove(run)
+        barrier()
+        enter(name)
+        stage.do(run)
+        barrier()
+    return [after.name for after in from_stage(name)[1:] if after.is_needed(run)]
+
+
+def _take_up(run: Run) -> None:
+    """Remove what changed data has made old, and what training no longer needs."""
+    if is_main():
+        for stage in STAGES.values():
+            if stage.is_done(run):
+                for checkpoint in stage.checkpoints(run):  # of a process that was killed before it removed it
+                    checkpoint.unlink(missing_ok=True)
+        if not run.keep:
+            _remove_stale(run)
+            write_fingerprint(run.fingerprint_file, run.fingerprint)
+    barrier()
+    if not run.keep:
+        run.__dict__.pop("changes", None)
+
+
+def _remove_stale(run: Run) -> None:
+    changes = run.changes
+    for stage in from_stage(StageName.CLASSIFY) if changes.training else ():
+        stage.remove(run)
+    for name in changes.stale:
+        (run.out / "predictions" / f"{name}.png").unlink(missing_ok=True)
+    if changes.evaluated:
+        run.forget("classifier")  # its mean average precision is of the evaluation photos: it is measured again
+
+
+def stages_to_do(run: Run) -> list[str]:
+    """Return the names of the stages that `run_stages` will do."""
+    changes = run.changes if not run.keep else None
+    return [
+        name
+        for name, stage in STAGES.items()
+        if stage.is_needed(run)
+        and (
+            not stage.is_done(run)
+            or (changes is not None and (changes.training or (changes.evaluated and name == StageName.CLASSIFY)))
+        )
+    ]

@@ -1,0 +1,1 @@
+"""Training: the loop, what it reads, and the losses of the classifier and the segmenter."""

@@ -1,0 +1,94 @@
+"""Training the segmentation network on proxy masks, or on seeds that grow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tag2mask.config import SegmenterConfig
+from tag2mask.data import Sample
+from tag2mask.distributed import device, world
+from tag2mask.names import IGNORE, Teaching
+from tag2mask.networks.backbones import LAST
+from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.speed import features_in_training, folded_backbone
+from tag2mask.training.datasets import FrozenFeatures, MaskedPhotos, Pair
+from tag2mask.training.loop import fit, parameter_groups
+from tag2mask.training.losses import seeded_loss
+
+
+def train_segmenter(
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    masks: Path,
+    how: SegmenterConfig,
+    *,
+    seed: int,
+    workers: int,
+    checkpoint: Path,
+    label: str = "segmenter",
+    strict: bool = False,
+) -> None:
+    """Train a segmenter on masks by cross-entropy, 255 ignored (METHOD 6), or on seeds (`tag2mask.losses`).
+
+    Args:
+        segmenter: trained in place.
+        samples: the photos.
+        masks: folder of one palette PNG a photo, ``<name>.png``.
+        how: the parameters.
+        seed: of order and augmentation.
+        workers: processes that read.
+        checkpoint: as in `fit`.
+        label: what the progress shows.
+        strict: as in `fit`.
+    """
+    stride, layers, plain = how.label_stride, segmenter.backbone.layers, how.method == Teaching.PLAIN
+    features = cache(lambda: features_in_training(segmenter.backbone))  # of the weights that `fit` begins with
+
+    def loss(model: Any, *given: Tensor) -> Tensor:
+        *seen, masks, present = given
+        logits, tags = model.decode_with_tags(dict(zip(layers, seen, strict=True)) if kept else features()(*seen))
+        targets = masks[:, ::stride, ::stride].long()
+        logits = functional.interpolate(logits.float(), targets.shape[1:], mode="bilinear", align_corners=False)
+        counted = (targets != IGNORE).sum().clamp_min(1)
+        value = functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
+        return with_tags(value, tags, present)
+
+    def with_tags(value: Tensor, tags: Tensor | None, present: Tensor) -> Tensor:
+        if tags is None:
+            return value
+        return value + how.tag_weight * functional.binary_cross_entropy_with_logits(tags.float(), present)
+
+    def pixels(batch: Sequence[Pair]) -> int:
+        return sum(int((mask[::stride, ::stride] != IGNORE).sum()) for *_, mask, _ in batch)
+
+    def seeded(model: Any, images: Tensor, seeds: Tensor, present: Tensor) -> Tensor:
+        logits, tags = model.decode_with_tags(features()(images))
+        return with_tags(seeded_loss(how.method, logits.float(), images, seeds, present), tags, present)
+
+    segmenter.backbone.freeze_before(how.train_from)
+    photos = partial(MaskedPhotos, samples, masks, len(segmenter.classes), how.size, how.crop)
+    kept = None
+    if stays_the_same(how) and device().type == "cpu" and world() == 1:
+        frozen = FrozenFeatures(photos(flip=0), folded_backbone(segmenter.backbone), layers, checkpoint.parent)
+        if frozen.has_room():
+            frozen.compute(workers, f"{label}, features")
+            kept = frozen
+    groups = parameter_groups(segmenter, how.learning_rate, how.backbone_learning_rate)
+    fit(
+        segmenter, kept or photos(), loss if plain else seeded,
+        torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
+        batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=0 if kept else workers,
+        checkpoint=checkpoint, label=label, weigh=pixels if plain else len, strict=strict,
+    )  # fmt: skip
+
+
+def stays_the_same(how: SegmenterConfig) -> bool:
+    """Return whether what the backbone sees is the same in every epoch, and there are enough of them to keep it."""
+    return how.train_from == LAST and how.crop == 1 and how.method == Teaching.PLAIN and how.epochs > 2
