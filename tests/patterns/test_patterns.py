@@ -25,7 +25,7 @@ from tag2mask.patterns.estimator import ClassPatterns, discover
 from tag2mask.patterns.moments import Moments
 from tag2mask.patterns.orientation import evidence_maps
 
-REAL = Path(__file__).parents[2] / "shared/data/voc2012"
+REAL = Path(__file__).parents[3] / "shared/data/voc2012"
 
 
 def made_descriptors(count, channels, mean=0.0, seed=0):

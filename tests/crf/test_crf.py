@@ -17,7 +17,7 @@ from tag2mask.crf import dense_crf, dense_crf_many, prepare, simd
 from tag2mask.crf.lattice import blur, build
 from tag2mask.errors import UserError
 
-PHOTOS = Path(__file__).parents[2] / "shared/data/voc2012/JPEGImages"
+PHOTOS = Path(__file__).parents[3] / "shared/data/voc2012/JPEGImages"
 BOTH = {"gaussian": (3, 3), "bilateral": (80, 13, 10)}
 
 

@@ -1,0 +1,119 @@
+"""Proxy masks: the scores of a photo's classes by a method, Algorithm 1, and the CRF on the photos that it is for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tag2mask.config import Recipe
+from tag2mask.crf import dense_crf, prepare
+from tag2mask.data import Sample, write_mask
+from tag2mask.data.loading import as_tensor, square
+from tag2mask.distributed import barrier, is_main, share
+from tag2mask.inference import read_ahead, without_mask
+from tag2mask.methods import load_method
+from tag2mask.methods.base import Network
+from tag2mask.names import IGNORE, CrfUse
+from tag2mask.networks.classifier import Classifier
+from tag2mask.networks.speed import folded_backbone
+from tag2mask.patterns import ClassPatterns
+from tag2mask.progress import duration, track
+from tag2mask.proxy import assign, beyond_peak_share, resize_scores, score_probabilities, settle
+from tag2mask.runs.folder import Run, check_classes
+from tag2mask.threads import map_ahead
+
+log = logging.getLogger("tag2mask")
+Job: TypeAlias = tuple[Sample, NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
+"""A photo, its scores and its class activations."""
+
+_TOGETHER = 8
+"""Photos that go through the network at once."""
+
+
+def estimate(run: Run) -> None:
+    """Write the training photos' proxy masks (Algorithm 1) to ``proxy/``."""
+    method, recipe = load_method(run.recipe.proxy.method), run.recipe
+    network = load_network(run)
+    prepare_crf(recipe.proxy.crf != CrfUse.NONE)
+
+    def write(job: Job) -> None:
+        sample, photo, scores, activation = job
+        mask = method.finish(estimate_mask(photo, scores, sample.labels, recipe, activation))
+        write_mask(run.out / "proxy" / f"{sample.name}.png", mask)
+
+    def jobs() -> Iterator[Job]:
+        photos = read_ahead(todo, recipe.workers, run.strict)
+        while chunk := list(islice(photos, _TOGETHER)):
+            labels = [sample.labels for sample, _ in chunk]
+            squares = torch.stack([as_tensor(square(photo, recipe.patterns.size)) for _, photo in chunk])
+            found = method.look(network, squares.to(run.device), labels)
+            for (sample, photo), *maps in zip(chunk, *(one.cpu().numpy() for one in found), strict=True):
+                yield sample, photo, *maps
+
+    todo = without_mask(share(run.train.samples), run.out / "proxy")
+    for _ in track(map_ahead(write, jobs()), len(todo), "proxy masks"):
+        pass
+
+
+def load_network(run: Run) -> Network:
+    """Return what the recipe's proxy method looks at photos with, on the run's device."""
+    layers, stride = run.recipe.patterns.layers, run.recipe.patterns.output_stride
+    if load_method(run.recipe.proxy.method).finds_patterns:
+        patterns = [ClassPatterns.load(file) for file in run.patterns_files]
+        classifier, file = patterns[0].classifier_, run.patterns_files[0]
+    else:
+        patterns, file = [], run.classifier_file
+        classifier = Classifier.load(file, layers[:1], stride)
+    check_classes(run, classifier.classes, file)
+    classifier.to(run.device).requires_grad_(False)
+    return Network(classifier, folded_backbone(classifier.backbone), patterns, run.recipe)
+
+
+def estimate_mask(
+    photo: NDArray[np.uint8],
+    scores: NDArray[np.float32],
+    labels: Sequence[int],
+    recipe: Recipe,
+    activation: NDArray[np.float32] | None = None,
+) -> NDArray[np.uint8]:
+    """Return a photo's proxy mask as the recipe says: Algorithm 1, then the CRF on the images it is for.
+
+    Args:
+        photo: uint8 H x W x 3, RGB.
+        scores: float32 C x h x w, in standard deviations or shares of the maximum (`ProxyConfig`).
+        labels: the image-level labels.
+        recipe: its ``proxy`` and ``crf`` are used.
+        activation: float32 C x h x w, class activations in logits, for ``proxy.activation_weight``.
+
+    Returns:
+        uint8 H x W.
+    """
+    how, crf = recipe.proxy, recipe.crf
+    if not labels:
+        return np.zeros(photo.shape[:2], np.uint8)
+    in_shares = load_method(how.method).in_shares
+    rows = [label - 1 for label in labels]
+    tagged = scores[rows] if in_shares else beyond_peak_share(scores[rows], how.peak_share)
+    if how.activation_weight and activation is not None:
+        tagged = settle(tagged - how.threshold, activation[rows], how.activation_weight) + np.float32(how.threshold)
+    present = resize_scores(tagged, *photo.shape[:2])
+    background, threshold = how.cam_thresholds if in_shares else (how.threshold, how.threshold)
+    mask = assign(present, labels, threshold=threshold, conflict=how.conflict, background=background)
+    if how.crf == CrfUse.NONE or (how.crf == CrfUse.SINGLE and len(labels) > 1):
+        return mask
+    start = score_probabilities(present, threshold=threshold, sharpness=how.sharpness)
+    refined = dense_crf(photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps)
+    return np.where(mask == IGNORE, mask, np.asarray([0, *labels], np.uint8)[refined.argmax(0)])
+
+
+def prepare_crf(needed: bool) -> None:
+    """Compile the CRF, or load what was compiled, if it is needed."""
+    if needed and is_main():
+        log.info("dense CRF ready in %s (compiled once on a machine, then loaded)", duration(prepare()))
+    barrier()

@@ -1,0 +1,159 @@
+"""The fingerprint of a run's data, and what has changed since a run was made: nothing old is passed off as new."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from tag2mask.data import ImageSet
+from tag2mask.data.image_set import few
+from tag2mask.data.tables import read_json
+from tag2mask.errors import RunError
+from tag2mask.files import write_text
+
+
+class Known(BaseModel):
+    """What is known of a photo.
+
+    Attributes:
+        tags: names of its classes.
+        photo: size in bytes and time of last change in nanoseconds of its file.
+        mask: the same of its true mask, None where there is none.
+    """
+
+    tags: tuple[str, ...]
+    photo: tuple[int, int]
+    mask: tuple[int, int] | None
+
+
+class Fingerprint(BaseModel):
+    """What a run was made from.
+
+    Attributes:
+        classes: names of the foreground classes.
+        train: the training photos by name.
+        evaluation: the evaluation photos by name; None where these are the training photos.
+    """
+
+    classes: tuple[str, ...]
+    train: dict[str, Known]
+    evaluation: dict[str, Known] | None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How data differs from what a run was made from.
+
+    Attributes:
+        said: one line a kind of change.
+        training: whether something differs that the classifier learns from: everything is done again.
+        evaluated: whether the evaluation photos or their tags differ.
+        stale: names of evaluation photos whose predictions are old.
+    """
+
+    said: tuple[str, ...] = ()
+    training: bool = False
+    evaluated: bool = False
+    stale: frozenset[str] = frozenset()
+
+
+def fingerprint_of(train: ImageSet, evaluation: ImageSet) -> Fingerprint:
+    """Return the fingerprint of a run's data; the evaluation photos may be the training photos themselves."""
+    return Fingerprint(
+        classes=train.classes,
+        train=_known(train),
+        evaluation=None if evaluation is train else _known(evaluation),
+    )
+
+
+def read_fingerprint(file: Path) -> Fingerprint | None:
+    """Return what `write_fingerprint` wrote, None where there is no file.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    if not file.exists():
+        return None
+    try:
+        return Fingerprint.model_validate(read_json(file))
+    except ValidationError:
+        raise RunError(f"{file} is damaged; start a run in another folder") from None
+
+
+def write_fingerprint(file: Path, fingerprint: Fingerprint) -> None:
+    """Write a fingerprint as JSON, one photo a line."""
+    parts = [f'"classes": {json.dumps(fingerprint.classes)}']
+    for name in ("train", "evaluation"):
+        photos: dict[str, Known] | None = getattr(fingerprint, name)
+        lines = (f"{json.dumps(photo)}: {known.model_dump_json()}" for photo, known in (photos or {}).items())
+        parts.append(f'"{name}": ' + ("null" if photos is None else "{\n" + ",\n".join(lines) + "\n}"))
+    write_text(file, "{" + ",\n".join(parts) + "}\n")
+
+
+def compare(before: Fingerprint, now: Fingerprint) -> Changes:
+    """Return how data has changed.
+
+    >>> old, new = (Known(tags=(tag,), photo=(1, 1), mask=None) for tag in ("flower", "cow"))
+    >>> before = Fingerprint(classes=("cow", "flower"), train={"a": old}, evaluation=None)
+    >>> compare(before, before.model_copy(update={"train": {"a": new}})).said
+    ('other tags: 1 training photo (a)',)
+    """
+    said: list[str] = []
+    if before.classes != now.classes:
+        said.append(f"other classes: {', '.join(before.classes)} before, {', '.join(now.classes)} now")
+    learnt = _differences(before.train, now.train, "training", said)
+    seen = _differences(before.evaluation or {}, now.evaluation or {}, "evaluation", said)
+    return Changes(
+        tuple(said),
+        training=before.classes != now.classes or any(learnt.values()),
+        evaluated=any(seen.values()),
+        stale=frozenset(seen["removed"]) | frozenset(seen["other files"]),
+    )
+
+
+_KINDS: Mapping[str, Callable[[Known], object]] = {
+    "other tags": lambda known: known.tags,
+    "other files": lambda known: known.photo,
+}
+
+
+def _differences(
+    before: Mapping[str, Known], now: Mapping[str, Known], which: str, said: list[str]
+) -> dict[str, list[str]]:
+    """Return the names of photos by kind of change, and say each kind; true masks that changed are only said."""
+    both = [name for name in now if name in before]
+    found = {
+        "added": [name for name in now if name not in before],
+        "removed": [name for name in before if name not in now],
+    }
+    for kind, part in _KINDS.items():
+        found[kind] = [name for name in both if part(before[name]) != part(now[name])]
+    masks = [name for name in both if before[name].mask != now[name].mask]
+    for kind, names in (*found.items(), ("other true masks", masks)):
+        if names:
+            said.append(f"{kind}: {len(names)} {which} photo{'s'[: len(names) > 1]} ({few(names)})")
+    return found
+
+
+def _known(data: ImageSet) -> dict[str, Known]:
+    names = data.classes
+    return {
+        sample.name: Known(
+            tags=tuple(names[label - 1] for label in sample.labels),
+            photo=_stat(sample.image),
+            mask=None if sample.mask is None else _stat(sample.mask),
+        )
+        for sample in data.samples
+    }
+
+
+def _stat(file: Path) -> tuple[int, int]:
+    try:
+        stat = file.stat()
+    except OSError:
+        return (0, 0)
+    return stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,61 @@
+"""What a run will do, and roughly how long it takes on this machine."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import torch
+
+from tag2mask.data import summary
+from tag2mask.distributed import threads, world
+from tag2mask.names import ClassifierTraining, CrfUse
+from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.speed import folded_backbone
+from tag2mask.progress import duration
+from tag2mask.runs.folder import Run
+from tag2mask.runs.stages import stages_to_do
+from tag2mask.training.segmenter import stays_the_same
+
+
+def plan(run: Run) -> str:
+    """Return what a run will do: its data, its stages, and roughly how long they take here."""
+    lines = [summary(run.train)]
+    if run.evaluation is not run.train:
+        lines.append(f"evaluation: {len(run.evaluation)} photos of {run.source.eval_split}")
+        lines += run.evaluation.remarks
+    lines.append(f"recipe {run.recipe.name}, backbone {run.recipe.backbone.name}, on {run.device}")
+    lines.append(f"stages: {', '.join(stages_to_do(run))}; roughly {duration(estimate_seconds(run))} on this machine")
+    return "\n".join(lines)
+
+
+def estimate_seconds(run: Run) -> float:
+    """Return roughly how long the stages that are not done take, from the fastest of three forward passes."""
+    recipe, train, test = run.recipe, len(run.train), len(run.evaluation)
+    side = recipe.patterns.size
+    backbone = Backbone(recipe.backbone.name, output_stride=recipe.patterns.output_stride, weights="random")
+    images = torch.zeros(4, 3, side, side, device=run.device)
+    backbone = folded_backbone(backbone.to(run.device))
+    moments = []
+    with torch.inference_mode():
+        for _ in range(4):
+            moments.append(time.monotonic())
+            backbone(images)
+    forward = min(later - earlier for earlier, later in pairwise(moments)) / 4 / side**2
+    read, crf = 0.01, 0.15 / threads()
+    classifying = 2 if recipe.classifier.train == ClassifierTraining.HEAD else 3 * recipe.classifier.epochs
+    epochs = recipe.segmenter.epochs
+    passes = 2 + epochs if stays_the_same(recipe.segmenter) else 3 * epochs
+    training = train * (passes * forward * recipe.segmenter.size**2 + epochs * read)
+    seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * bool(recipe.inference.crf)
+    costs = {
+        "classify": classifying * train * (forward * recipe.classifier.size**2 + read),
+        "discover": train * (forward * side**2 + read),
+        "estimate": train * (forward * side**2 + read + crf * (recipe.proxy.crf != CrfUse.NONE)),
+        "segment": training,
+        "retrain": recipe.segmenter.retrain * (training + train * seen),
+        "predict": test * seen,
+        "evaluate": 0.02 * (2 * train + test),
+    }
+    todo = stages_to_do(run)
+    return sum(cost for stage, cost in costs.items() if stage in todo) / world()

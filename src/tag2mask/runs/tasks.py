@@ -1,0 +1,206 @@
+"""What each stage does; proxy masks have a file of their own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from tag2mask.data import Sample, read_mask
+from tag2mask.distributed import barrier, is_main
+from tag2mask.errors import RunError
+from tag2mask.inference import predict_masks, read_ahead
+from tag2mask.methods import load_method
+from tag2mask.names import ClassifierTraining, Teaching
+from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.classifier import Classifier, train_head
+from tag2mask.networks.deeplab import Segmenter
+from tag2mask.patterns import ClassPatterns
+from tag2mask.report import OverviewRow, PhotoSet, save_overview, save_page, save_patterns
+from tag2mask.runs.estimate import prepare_crf
+from tag2mask.runs.folder import Run, check_classes, checkpoint_of, read_metrics
+from tag2mask.scoring import score_set
+from tag2mask.segmenter import TrainedSegmenter
+from tag2mask.training.classifier import mean_precision, train_classifier
+from tag2mask.training.segmenter import train_segmenter
+
+log = logging.getLogger("tag2mask")
+
+
+def classify(run: Run) -> None:
+    """Train the classifier and measure its mean average precision on held-out photos; one that is there is measured."""
+    fitted, held_out = _hold_out(run)
+    there = run.classifier_file.exists()
+    classifier = Classifier.load(run.classifier_file).to(run.device) if there else _train_classifier(run, fitted)
+    precision = mean_precision(
+        classifier, held_out, run.recipe.classifier.size, workers=run.recipe.workers, strict=run.strict
+    )
+    run.record("classifier", precision)  # before the file, which ends the stage
+    if is_main() and not there:
+        classifier.save(run.classifier_file)
+        checkpoint_of(run.classifier_file).unlink(missing_ok=True)
+
+
+def _train_classifier(run: Run, samples: Sequence[Sample]) -> Classifier:
+    how, seed = run.recipe.classifier, run.recipe.seed
+    torch.manual_seed(seed)
+    name, weights = run.recipe.backbone.name, run.recipe.backbone.weights
+    backbone = Backbone(name, output_stride=how.output_stride, weights=weights)
+    log.info("backbone: %s, weights from %s", backbone.name, backbone.source)
+    classifier = Classifier(backbone, run.train.classes).eval().to(run.device)
+    if how.train == ClassifierTraining.HEAD:
+        train_head(
+            classifier, samples, size=how.size, steps=how.epochs, learning_rate=how.learning_rate,
+            weight_decay=how.weight_decay, workers=run.recipe.workers, strict=run.strict,
+        )  # fmt: skip
+    else:
+        train_classifier(
+            classifier, samples, how, seed=seed, workers=run.recipe.workers,
+            checkpoint=checkpoint_of(run.classifier_file), strict=run.strict,
+        )  # fmt: skip
+    return classifier
+
+
+def find_patterns(run: Run) -> None:
+    """Find what the recipe's proxy method finds in the training photos, and record the evidence for the signs."""
+    files = run.patterns_files
+    there = all(file.exists() for file in files)
+    patterns = [ClassPatterns.load(files[0])] if there else fit_patterns(run, run.recipe.patterns.layers)
+    run.record("patterns", patterns[0].about())
+    if is_main() and not there:
+        for fitted, file in zip(patterns, files, strict=True):
+            fitted.save(file)
+
+
+def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
+    """Return the class patterns of several layers, found in one pass over the photos."""
+    how = run.recipe.patterns
+    classifier = Classifier.load(run.classifier_file, layers, how.output_stride).to(run.device)
+    check_classes(run, classifier.classes, run.classifier_file)
+    patterns = [
+        ClassPatterns(
+            run.recipe.backbone.name, layer, weights=run.recipe.backbone.weights, size=how.size,
+            output_stride=how.output_stride, images_per_class=how.images_per_class, components=how.components,
+            contrast=how.contrast, seed=run.recipe.seed, workers=run.recipe.workers,
+        )
+        for layer in layers
+    ]  # fmt: skip
+    load_method(run.recipe.proxy.method).fit(classifier, run.train, patterns, run.strict)
+    for fitted in patterns if is_main() else []:
+        for line in fitted.doubts():
+            log.warning("%s: %s", fitted.layer, line)
+    return patterns
+
+
+def segment(run: Run) -> None:
+    """Train the segmenter on the proxy masks."""
+    prepare_crf(run.recipe.segmenter.method != Teaching.PLAIN)
+    train_on(run, run.out / "proxy", 0)
+
+
+def train_on(run: Run, masks: Path, rounds: int) -> None:
+    """Train a segmenter from scratch on the photos that have a mask in ``masks``."""
+    how, seed = run.recipe.segmenter, run.recipe.seed + rounds
+    if rounds:
+        how = how.model_copy(update={"method": Teaching.PLAIN})
+    samples = [sample for sample in run.train.samples if (masks / f"{sample.name}.png").exists()]
+    if not samples:
+        raise RunError(f"{masks} holds no masks to train on; run the stages before")
+    torch.manual_seed(seed)
+    backbone = how.backbone or run.recipe.backbone
+    segmenter = Segmenter(
+        backbone.name, run.train.classes, head=how.head, output_stride=how.output_stride, weights=backbone.weights,
+        tags=how.tag_weight > 0,
+    )  # fmt: skip
+    file = run.segmenter_after(rounds)
+    checkpoint = checkpoint_of(file)
+    train_segmenter(
+        segmenter, samples, masks, how,
+        seed=seed, workers=run.recipe.workers, checkpoint=checkpoint, label=file.stem, strict=run.strict,
+    )  # fmt: skip
+    if is_main():
+        segmenter.save(file)
+        checkpoint.unlink(missing_ok=True)
+    barrier()
+
+
+def retrain(run: Run) -> None:
+    """Predict the training photos with the segmenter and train another from scratch on that."""
+    for rounds in run.rounds:
+        if run.segmenter_after(rounds).exists():
+            continue
+        masks = run.masks_of_round(rounds)
+        segmenter = Segmenter.load(run.segmenter_after(rounds - 1)).to(run.device)
+        readable = [s for s in run.train.samples if (run.out / "proxy" / f"{s.name}.png").exists()]
+        predict_masks(segmenter, readable, masks, run.recipe, known_labels=True, strict=run.strict)
+        train_on(run, masks, rounds)
+
+
+def predict(run: Run) -> None:
+    """Predict the evaluation photos with the last segmenter, to ``predictions/``."""
+    segmenter = Segmenter.load(run.segmenter_file).to(run.device)
+    check_classes(run, segmenter.classes, run.segmenter_file)
+    prepare_crf(run.recipe.inference.crf is not None)
+    predict_masks(segmenter, run.evaluation.samples, run.out / "predictions", run.recipe, strict=run.strict)
+
+
+def evaluate(run: Run) -> None:
+    """Score proxy masks, retraining masks and predictions where truth exists."""
+    for name, data, folder in (
+        ("proxy", run.train, run.out / "proxy"),
+        ("retrain", run.train, run.retrain_masks),
+        ("prediction", run.evaluation, run.out / "predictions"),
+    ):
+        if folder.is_dir():
+            run.record(name, score_set(data, folder))
+
+
+def report(run: Run) -> None:
+    """Write the report page ``report/index.html`` and the picture ``report/overview.png``."""
+    if not is_main():
+        return
+    model = TrainedSegmenter(Segmenter.load(run.segmenter_file).to(run.device), run.recipe)
+    sets = [run.train] if run.evaluation is run.train else [run.train, run.evaluation]
+    rows = []
+    for data in sets:
+        count = 8 // len(sets)
+        for sample, photo in read_ahead(data.samples[:: max(1, len(data) // count)][:count], 0, run.strict):
+            file = run.out / "proxy" / f"{sample.name}.png"
+            proxy = read_mask(file) if data is run.train and file.exists() else None
+            rows.append(OverviewRow(sample.name, photo, data.truth(sample), proxy, model.predict(photo)))
+    picture = run.out / "report" / "overview.png"
+    save_overview(rows, run.train.classes, picture)
+    save_page(run.out, _photo_sets(run), run.recipe, read_metrics(run.out), run.strict)
+
+
+def _photo_sets(run: Run) -> list[PhotoSet]:
+    """Return the photos of the page: those of training, and those of evaluation if they are others."""
+    proxy, predictions = run.out / "proxy", run.out / "predictions"
+    if run.evaluation is run.train:
+        return [PhotoSet("training", run.train, {"proxy": proxy, "prediction": predictions})]
+    folders = {"proxy": proxy} | ({"prediction": run.retrain_masks} if run.rounds else {})
+    return [
+        PhotoSet("training", run.train, folders),
+        PhotoSet("evaluation", run.evaluation, {"prediction": predictions}),
+    ]
+
+
+def draw_patterns(run: Run, folder: Path) -> list[Path]:
+    """Draw each class pattern's scores over its most typical photos, and its spectrum; return the pictures."""
+    patterns = ClassPatterns.load(run.patterns_files[0])
+    check_classes(run, patterns.classes_, run.patterns_files[0])
+    patterns.classifier_.to(run.device)
+    return save_patterns(patterns, run.train, folder, run.recipe.proxy.threshold, run.strict)
+
+
+def _hold_out(run: Run) -> tuple[list[Sample], list[Sample]]:
+    """Return the photos to train the classifier on and those to measure it on."""
+    samples = list(run.train.samples)
+    if run.evaluation is not run.train:
+        return samples, [sample for sample in run.evaluation.samples if sample.labels]
+    share = Fraction(str(run.recipe.classifier.holdout))
+    held = [sample for place, sample in enumerate(samples) if place * share // 1 > (place - 1) * share // 1]
+    return [sample for sample in samples if sample not in held], held
