@@ -40,6 +40,7 @@ from tag2mask import cli  # the imports of a run, before it is forked
 from tag2mask.data import read_mask
 from tag2mask.demo.scenes import write_scenes
 from tag2mask.runs import stages
+from tag2mask.runs.folder import LOCK
 
 RECIPE = {
     "name": "faults",
@@ -163,7 +164,7 @@ def check(file):
     elif file.suffix == ".html":
         if not file.read_text().rstrip().endswith("</html>"):
             raise ValueError("no </html>")
-    else:
+    elif file.name != LOCK:
         raise ValueError("what is this?")
 
 
@@ -176,7 +177,7 @@ def result(folder):
 
 
 def left_behind(folder):
-    return [file.name for file in folder.rglob(".*") if file.is_file()]
+    return [file.name for file in folder.rglob(".*") if file.is_file() and file.name != LOCK]
 
 
 class Trial:

@@ -82,7 +82,7 @@ def test_until_a_stage_and_on_from_there(command, finished_run, shapes_folder, r
     start = ("run", shapes_folder, "--out", out, "--recipe", recipe_file, *SPLITS)
     assert command(*start, "--until", "discover").code == 0
     assert sorted(file.name for file in out.iterdir()) == [
-        "classifier.safetensors", "config.yaml", "metrics.json", "patterns.safetensors",
+        ".lock", "classifier.safetensors", "config.yaml", "data.json", "metrics.json", "patterns.safetensors",
     ]  # fmt: skip
     assert command(*start, "--until", "segment").code == 0
     assert not (out / "predictions").exists()
@@ -309,7 +309,7 @@ def test_too_few_classes_named_in_an_evaluation(wrong, shapes_folder, tmp_path):
 
 @pytest.mark.parametrize("done", ["classify", "discover", "segment", "predict"])
 def test_a_class_list_that_disagrees_with_the_saved_models(command, a_run, shapes_folder, recipe_file, tmp_path, done):
-    """A third class has come in since, and every stage must notice."""
+    """A third class has come in since, and every stage must notice, even where the run is to be kept as it is."""
     data = shutil.copytree(shapes_folder, tmp_path / "data")
     settings = yaml.safe_load((a_run / "config.yaml").read_text())
     settings["data"]["path"] = str(data)
@@ -325,7 +325,7 @@ def test_a_class_list_that_disagrees_with_the_saved_models(command, a_run, shape
     }[done]
     remove(a_run, undone)
     before = set(state(a_run))
-    said = command("run", data, "--out", a_run, "--recipe", recipe_file, *SPLITS)
+    said = command("run", data, "--out", a_run, "--recipe", recipe_file, *SPLITS, "--keep")
     assert said.code == 2
     assert "Traceback" not in said.err
     assert said.err.splitlines()[-1].startswith("tag2mask: ")

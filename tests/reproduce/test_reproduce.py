@@ -372,7 +372,12 @@ def test_no_truth_no_table(command, shapes, recipe_file, tmp_path):
         said = command("reproduce", item, shapes, *call)
         assert said.code == 2
         assert said.err.splitlines() == [f"tag2mask: {split} of {shapes} has no true masks; there is no {item} without"]
-    assert sorted(file.name for file in (tmp_path / "out").rglob("*")) == ["config.yaml", "shared"]
+    assert sorted(file.name for file in (tmp_path / "out").rglob("*")) == [
+        ".lock",
+        "config.yaml",
+        "data.json",
+        "shared",
+    ]
 
 
 def test_another_run_in_the_folder(command, out, shapes_folder, recipe_file):

@@ -37,7 +37,7 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(
         assert not started.left_alone()
         assert not out.exists() or faults.corrupt(out) == []
     if out.exists():
-        (out / ".metrics.json.1").write_text("{")
+        (out / ".tag2mask-0123abcd-1.tmp").write_text("{")
     started = faults.Started(arguments, tmp_path / "said.txt")
     assert started.wait() == 0, started.said.read_text()
     assert faults.result(out) == faults.result(finished_run)
@@ -130,8 +130,8 @@ def test_a_disk_that_is_full_for_others_code_is_one_line_too(
 
 
 def test_only_unfinished_files_are_removed(tmp_path):
-    kept = ["a.png", ".segmenter.pt", ".hidden", "a.12", "truth/.list.txt"]
-    removed = [".a.png.123", ".a.png.123.tmp", "truth/.metrics.json.9"]
+    kept = ["a.png", ".segmenter.pt", ".hidden", "a.12", "truth/.list.txt", ".backup.2024", ".tag2mask-notes.tmp"]
+    removed = [".tag2mask-0123abcd-123.tmp", "truth/.tag2mask-89abcdef-9.tmp"]
     (tmp_path / "truth").mkdir()
     for name in (*kept, *removed):
         (tmp_path / name).touch()

@@ -70,7 +70,8 @@ class Stage:
         for file in (*self.files(run), *self.checkpoints(run)):
             file.unlink(missing_ok=True)
         for folder in self.folders(run):
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.is_dir():
+                shutil.rmtree(folder)
         run.forget(*self.metrics, stage=self.name)
 
 
@@ -90,6 +91,7 @@ STAGES: dict[str, Stage] = {
             "Find the class patterns and the evidence for their signs.",
             find_patterns,
             files=lambda run: run.patterns_files,
+            folders=lambda run: [run.out / "report" / "patterns"],
             metrics=("patterns",),
             is_needed=lambda run: load_method(run.recipe.proxy.method).finds_patterns,
         ),
@@ -135,7 +137,6 @@ STAGES: dict[str, Stage] = {
             "Write the report page and the overview.",
             report,
             files=lambda run: [run.out / "report" / "index.html", run.out / "report" / "overview.png"],
-            folders=lambda run: [run.out / "report" / "patterns"],
             repeats=True,
         ),
     )
@@ -202,14 +203,25 @@ def redo_stage(run: Run, name: str) -> list[str]:
         if run.changes.said and not run.keep:
             said = "; ".join(run.changes.said)
             raise RunError(f"{run.out}: its data has changed ({said}); take it up with tag2mask run")
+        _check_ready(run, stage)
+        later = from_stage(name)[1:]
         if is_main():
-            for one in from_stage(name):
+            # What is written as a whole in a moment, such as the report, stays until the new one takes its place.
+            for one in later if stage.repeats and not stage.folders(run) else (stage, *later):
                 one.remove(run)
         barrier()
         enter(name)
         stage.do(run)
         barrier()
-    return [after.name for after in from_stage(name)[1:] if after.is_needed(run)]
+    return [after.name for after in later if after.is_needed(run)]
+
+
+def _check_ready(run: Run, stage: Stage) -> None:
+    """Check that what the stages before write as a whole is there, before anything is removed."""
+    for earlier in list(STAGES.values())[: list(STAGES.values()).index(stage)]:
+        missing = [file for file in earlier.files(run) if earlier.is_needed(run) and not file.exists()]
+        if missing:
+            raise RunError(f"{missing[0]} is not there; go on with tag2mask run, which does {earlier.name} first")
 
 
 def _take_up(run: Run) -> None:
