@@ -51,7 +51,7 @@ RECIPE = {
     "segmenter": {"size": 64, "epochs": 3, "batch_size": 16, "learning_rate": 1e-2, "crop": 0.5, "label_stride": 2},
     "inference": {"scales": [64], "crf": None},
 }
-UNFINISHED = re.compile(r"\..+\.\d+(\.tmp)?")
+UNFINISHED = re.compile(r"\.tag2mask-[0-9a-f]+-\d+\.tmp")
 """What a file that is being written is called."""
 TICK = os.sysconf("SC_CLK_TCK")
 FORK = multiprocessing.get_context("fork")

@@ -10,7 +10,9 @@ One classifier and one pass for the patterns serve all layers; what is there alr
 from __future__ import annotations
 
 import copy
+import filecmp
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,9 +41,9 @@ from tag2mask.reproduce import figures, tables
 from tag2mask.reproduce import published as paper
 from tag2mask.reproduce.components import class_dots
 from tag2mask.runs.estimate import estimate_mask
-from tag2mask.runs.folder import Run, Source, begin, patterns_file, read_metrics, resume_run
+from tag2mask.runs.folder import Run, Source, begin, locked, patterns_file, read_metrics, resume_run
 from tag2mask.runs.plan import estimate_seconds
-from tag2mask.runs.stages import STAGES, run_stages
+from tag2mask.runs.stages import STAGES, from_stage, run_stages, take_up
 from tag2mask.runs.tasks import fit_patterns
 from tag2mask.scoring import score_set
 
@@ -123,20 +125,31 @@ def reproduce(
     shared = Run(Path(out) / "shared", source, _shared_recipe(wanted), strict)
     label = _label(item, shared.train.classes, class_name)
     study = Study(item, Path(out), shared, {}, label, _photos(item, shared, label, photos))
+    with locked(study.out):
+        return _make(study, make, layers if trains else (), layers, wanted)
+
+
+def _make(
+    study: Study, make: Callable[[Study], Reproduced], trained: Sequence[str], layers: Sequence[str], wanted: Recipe
+) -> Reproduced:
+    """Do what an item needs and what is not there yet, or is of other data, then make it."""
+    shared = study.shared
     begin(shared)
     _check_truth(study)
-    for layer in layers if trains else ():
+    _take_up(shared)
+    for layer in trained:
         study.runs[layer] = copy.copy(shared)  # with the data that it has read
         study.runs[layer].recipe = _layer_recipe(wanted, layer)
         study.runs[layer].out = study.out / _folder(layer, wanted)
         begin(study.runs[layer])
+        _take_up(study.runs[layer])
     _find_patterns(shared, layers)
     for layer, run in study.runs.items():
         if is_main():
             _share(shared, layer, run)
         barrier()
         _finish(run)
-    if item == "table1":
+    if study.item == "table1":
         _score_before_retraining(study.runs["C41"])
     return make(study) if is_main() else Reproduced("", [])
 
@@ -330,13 +343,30 @@ def _find_patterns(shared: Run, layers: Sequence[str]) -> None:
             patterns.save(file)
 
 
+def _take_up(run: Run) -> None:
+    """Remove what is of other data than there is now, the scores too, whatever has changed."""
+    if run.changes.said and is_main():
+        run.forget("before_retraining", "prediction")
+        shutil.rmtree(run.out / "before-retraining", ignore_errors=True)
+    take_up(run)
+
+
 def _share(shared: Run, layer: str, run: Run) -> None:
-    """Give a run the shared classifier and the shared patterns of its layer, if it has none."""
-    for name, file in (("classifier", "classifier.safetensors"), ("patterns", patterns_file(layer, LAYERS))):
-        target = run.out / f"{name}.safetensors"
+    """Give a run the shared classifier and the shared patterns of its layer; what was made from others goes."""
+    files = {"classifier": "classifier.safetensors", "patterns": patterns_file(layer, LAYERS)}
+    targets = {name: run.out / f"{name}.safetensors" for name in files}
+    if any(
+        target.exists() and not filecmp.cmp(shared.out / files[name], target, shallow=False)
+        for name, target in targets.items()
+    ):
+        log.warning("%s is of another classifier or other patterns: it is made again", run.out)
+        run.forget("before_retraining")
+        for stage in from_stage("classify"):
+            stage.remove(run)
+    for name, target in targets.items():
         if not target.exists():
-            run.record(name, read_metrics(shared.out).get(Path(file).stem))
-            share_file(shared.out / file, target)
+            run.record(name, read_metrics(shared.out).get(Path(files[name]).stem))
+            share_file(shared.out / files[name], target)
 
 
 def _finish(run: Run) -> None:

@@ -90,7 +90,7 @@ STAGES: dict[str, Stage] = {
             StageName.DISCOVER,
             "Find the class patterns and the evidence for their signs.",
             find_patterns,
-            files=lambda run: run.patterns_files,
+            files=lambda run: sorted({*run.patterns_files, *run.out.glob("patterns-*.safetensors")}),
             folders=lambda run: [run.out / "report" / "patterns"],
             metrics=("patterns",),
             is_needed=lambda run: load_method(run.recipe.proxy.method).finds_patterns,
@@ -172,7 +172,7 @@ def run_stages(run: Run, until: str = StageName.REPORT) -> Scores:
     """
     last = find_stage(until)
     with locked(run.out):
-        _take_up(run)
+        take_up(run)
         for stage in STAGES.values():
             if not of_main(stage.is_done(run)):
                 started = time.monotonic()
@@ -224,14 +224,14 @@ def _check_ready(run: Run, stage: Stage) -> None:
             raise RunError(f"{missing[0]} is not there; go on with tag2mask run, which does {earlier.name} first")
 
 
-def _take_up(run: Run) -> None:
-    """Remove what changed data has made old, and what training no longer needs."""
+def take_up(run: Run) -> None:
+    """Remove what changed data has made old, and what training no longer needs; not where the run is kept."""
     if is_main():
         for stage in STAGES.values():
             if stage.is_done(run):
                 for checkpoint in stage.checkpoints(run):  # of a process that was killed before it removed it
                     checkpoint.unlink(missing_ok=True)
-        if not run.keep:
+        if run.changes.said and not run.keep:
             _remove_stale(run)
             write_fingerprint(run.fingerprint_file, run.fingerprint)
     barrier()
