@@ -172,13 +172,29 @@ def test_a_run_killed_while_it_removes_what_is_old(go_on, moved, shapes, monkeyp
     assert 1 not in np.unique(read_mask(moved / "proxy/p00.png"))
 
 
-def test_a_stage_alone_refuses_changed_data(command, moved, shapes):
+@pytest.mark.parametrize("name", ["estimate", "evaluate", "report", "patterns"])
+def test_a_command_on_its_folder_refuses_changed_data(command, moved, shapes, name):
     retag(shapes, "p00", "square")
     before = written(moved)
-    said = command("estimate", moved)
+    said = command(name, moved)
     assert said.code == 2
     assert "its data has changed (other tags: 1 training photo (p00)); take it up with tag2mask run" in said.err
     assert written(moved) == before
+
+
+def test_exported_masks_of_changed_data_are_said_to_be_old(command, moved, shapes, tmp_path):
+    retag(shapes, "p00", "square")
+    said = command("export", "coco", moved, "--out", tmp_path / "masks.json")
+    assert said.code == 0
+    assert "other tags: 1 training photo (p00)" in said.err
+    assert "these masks are older" in said.err
+
+
+def test_true_masks_that_change_are_no_reason_to_refuse(command, moved, shapes):
+    before = read_metrics(moved)["proxy"]["miou"]
+    write_mask(shapes / "masks/p00.png", np.zeros_like(read_mask(shapes / "masks/p00.png")))
+    assert command("evaluate", moved).code == 0
+    assert read_metrics(moved)["proxy"]["miou"] != before
 
 
 def test_a_stage_done_again_removes_its_checkpoint_and_what_comes_after(a_run, finished_run):

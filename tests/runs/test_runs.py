@@ -14,19 +14,20 @@ from safetensors.torch import load_file
 
 import tag2mask as t2m
 from tag2mask.config import CrfConfig, load_recipe
-from tag2mask.data import load, loading, photo_size, read_mask, read_photo
+from tag2mask.data import load, loading, photo_size, read_mask, read_photo, write_mask
 from tag2mask.errors import DataError, RunError
+from tag2mask.exports.masks import open_masks
 from tag2mask.inference import mask_of, predict_probabilities
 from tag2mask.methods import load_method
 from tag2mask.metrics import confusion_matrix, iou
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.patterns.estimator import ClassPatterns
-from tag2mask.runs import estimate, stages
+from tag2mask.runs import estimate, stages, tasks
 from tag2mask.runs import plan as planning
 from tag2mask.runs.estimate import estimate_mask, load_network
 from tag2mask.runs.folder import Run, Source, open_run, read_metrics, resume_run
 from tag2mask.runs.stages import STAGES, run_stages
-from tag2mask.scoring import score_folders
+from tag2mask.scoring import score_folders, score_set
 from tag2mask.training import loop
 
 
@@ -482,6 +483,11 @@ def test_several_layers_and_rounds(shapes_folder, recipe_file, tmp_path):
     )
     run = open_run(tmp_path / "run", Source(str(shapes_folder), None, "val"), recipe)
     run_stages(run, "retrain")
+    for file in (run.out / "retrain").iterdir():  # which is not the round that is scored
+        write_mask(file, np.zeros_like(read_mask(file)))
+    tasks.evaluate(run)
+    assert read_metrics(run.out)["retrain"] == score_set(run.train, run.out / "retrain-2")
+    assert set(open_masks(run.out, masks="retrain").files.values()) == {*(run.out / "retrain-2").iterdir()}
     files = {file.name for file in run.out.glob("*.safetensors")}
     assert {"patterns.safetensors", "patterns-layer3.0.safetensors"} <= files
     assert {"segmenter-retrained.safetensors", "segmenter-retrained-2.safetensors"} <= files
@@ -500,3 +506,11 @@ def test_unreadable_photos_are_skipped_in_every_stage(shapes, recipe_file, tmp_p
     strict = open_run(tmp_path / "strict", run.source, recipe, strict=True)
     with pytest.raises(DataError, match=r"p03\.jpg"):
         run_stages(strict)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.4, 0.5])
+def test_a_share_of_the_photos_is_held_out(shapes_folder, recipe_file, tmp_path, share):
+    run = Run(tmp_path, Source(str(shapes_folder)), load_recipe(recipe_file, {"classifier.holdout": share}))
+    fitted, held = tasks._hold_out(run)
+    assert abs(len(held) - 14 * share) < 1
+    assert sorted([*fitted, *held], key=lambda sample: sample.name) == list(run.train.samples)

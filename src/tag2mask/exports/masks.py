@@ -163,4 +163,6 @@ def _run_photos(run: Run, kind: str, needed: bool) -> dict[str, Path]:
             raise DataError(f"{error}; or give the folder of the photos with --photos") from None
         log.warning("sizes are not compared with the photos': %s", error)
         return {}
+    for line in run.changes.said:
+        log.warning("%s since %s was made: these masks are older; tag2mask run makes new ones", line, run.out)
     return {sample.name: sample.image for sample in data.samples}

@@ -386,6 +386,17 @@ def _warn_of_seen(run: Run) -> None:
         )  # fmt: skip
 
 
+def check_unchanged(run: Run) -> None:
+    """Check that a run's photos and tags are those that it was made from; true masks may have changed.
+
+    Raises:
+        RunError: they are not.
+    """
+    if run.changes.training or run.changes.evaluated:
+        said = "; ".join(run.changes.said)
+        raise RunError(f"{run.out}: its data has changed ({said}); take it up with tag2mask run")
+
+
 def check_classes(run: Run, classes: Sequence[str], file: Path) -> None:
     """Check that a file is of the classes of the run's photos.
 

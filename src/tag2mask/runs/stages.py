@@ -20,7 +20,7 @@ from tag2mask.names import StageName
 from tag2mask.progress import duration
 from tag2mask.runs.estimate import estimate
 from tag2mask.runs.fingerprint import write_fingerprint
-from tag2mask.runs.folder import Run, checkpoint_of, locked, read_metrics
+from tag2mask.runs.folder import Run, check_unchanged, checkpoint_of, locked, read_metrics
 from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, report, retrain, segment
 from tag2mask.scoring import Scores
 
@@ -200,9 +200,7 @@ def redo_stage(run: Run, name: str) -> list[str]:
     """
     stage = find_stage(name)
     with locked(run.out):
-        if run.changes.said and not run.keep:
-            said = "; ".join(run.changes.said)
-            raise RunError(f"{run.out}: its data has changed ({said}); take it up with tag2mask run")
+        check_unchanged(run)
         _check_ready(run, stage)
         later = from_stage(name)[1:]
         if is_main():
