@@ -13,6 +13,7 @@ import yaml
 
 import tag2mask
 from tag2mask.config import load_recipe
+from tag2mask.patterns.moments import Moments
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = [ROOT / "README.md", ROOT / "docs/python.md"]
@@ -60,7 +61,7 @@ def test_names_exist(page):
 
 
 def test_a_name_that_does_not_exist_is_found_out():
-    assert find("tag2mask.patterns.Moments.merge") is tag2mask.patterns.Moments.merge
+    assert find("tag2mask.patterns.moments.Moments.merge") is Moments.merge
     for name in ("tag2mask.paterns", "tag2mask.patterns.scores", "tag2mask.load_all"):
         with pytest.raises(AttributeError):
             find(name)

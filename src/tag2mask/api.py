@@ -20,7 +20,8 @@ from tag2mask.files import write_text
 from tag2mask.inference import predict_masks
 from tag2mask.methods import method_settings
 from tag2mask.notebook import html_table
-from tag2mask.runs.folder import Source, load_segmenter, locked, open_run, read_metrics, resume_run
+from tag2mask.runs.folder import Source, load_segmenter, open_run, read_metrics, resume_run
+from tag2mask.runs.lock import locked
 from tag2mask.runs.stages import run_stages
 from tag2mask.runs.tasks import evaluate as evaluate_run
 from tag2mask.scoring import Scores, score_folders
