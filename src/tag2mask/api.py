@@ -18,9 +18,12 @@ from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
 from tag2mask.files import write_text
 from tag2mask.inference import predict_masks
+from tag2mask.logs import warn
 from tag2mask.methods import method_settings
 from tag2mask.notebook import html_table
-from tag2mask.runs.folder import Source, check_unchanged, load_segmenter, locked, open_run, read_metrics, resume_run
+from tag2mask.runs.folder import Source, check_unchanged, load_segmenter, open_run, read_metrics, resume_run
+from tag2mask.runs.idle import idle_in_prediction, idle_settings
+from tag2mask.runs.lock import locked
 from tag2mask.runs.stages import run_stages
 from tag2mask.runs.tasks import evaluate as evaluate_run
 from tag2mask.scoring import Scores, score_folders
@@ -73,7 +76,7 @@ def run(
         labels: tag table, where ``data`` is a path.
         split: list of training photos, where ``data`` is a path.
         eval_split: list of photos to predict and score, where ``data`` is a path or was loaded from one.
-        method: a method to compare, one of `tag2mask.config.METHODS`, for a recipe given by name or file.
+        method: a method to compare, one of `tag2mask.names.method_names`, for a recipe given by name or file.
         settings: ``key=value`` changes, likewise.
         strict: an unreadable photo is an error.
 
@@ -82,6 +85,7 @@ def run(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, method_settings(method, settings))
+        warn(idle_settings(recipe, settings))
     given = data if isinstance(data, ImageSet) else None
     if given is None:
         source = Source.of(str(data), labels, split, eval_split)
@@ -117,6 +121,7 @@ def predict_photos(
     model = load_segmenter(run, rounds)
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
     recipe = _changed(model.recipe, settings)
+    warn(idle_in_prediction(settings))
     return predict_masks(model.segmenter, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
 
 

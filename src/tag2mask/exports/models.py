@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tag2mask import __version__
 from tag2mask.config import Recipe
 from tag2mask.errors import ExportError
 from tag2mask.files import whole
@@ -96,7 +96,7 @@ def write_huggingface(source: str | Path, out: Path, *, rounds: int | None = Non
     config = {
         "architectures": ["Segmenter"],
         "library_name": "tag2mask",
-        "tag2mask": __version__,
+        "tag2mask": version("tag2mask"),
         "id2label": names,
         "label2id": {name: index for index, name in names.items()},
         "recipe": recipe.model_dump(mode="json"),
@@ -131,7 +131,7 @@ def model_card(classes: tuple[str, ...], recipe: Recipe, scores: dict[str, Any] 
 
 # A segmenter of {len(classes)} classes
 
-It gives a class to every pixel of a photo. tag2mask {__version__} trained it from image-level labels alone, by
+It gives a class to every pixel of a photo. tag2mask {version("tag2mask")} trained it from image-level labels alone, by
 the recipe below.
 {measured}
 
@@ -204,7 +204,7 @@ def _quiet() -> Iterator[None]:
 
 def _about(segmenter: Segmenter, recipe: Recipe) -> dict[str, Any]:
     return {
-        "tag2mask": __version__,
+        "tag2mask": version("tag2mask"),
         "classes": ["background", *segmenter.classes],
         "input": "image: float32 N x 3 x H x W, RGB, 0 to 1; normalisation is inside the graph",
         "output": "probabilities: float32 N x classes x H x W; the mask is the argmax over classes",

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from torch import Tensor
 
-from tag2mask.config import Recipe
-from tag2mask.methods.base import Features, Method, resized_like
+from tag2mask.methods.base import OF_PATTERNS, Features, Method, Network, resized_like
 from tag2mask.methods.cam import normalised_cam
-from tag2mask.patterns import ClassPatterns
 
 
 class Patterns(Method):
     """The mean of the layers' scores, each in deviations of its class, and ``proxy.cam_weight`` times CAM."""
 
     title = "class patterns"
-    options = ("threshold", "peak_share", "cam_weight", "activation_weight")
+    many_layers = True
+    options = (
+        *OF_PATTERNS, "patterns.layer_weights", "proxy.threshold", "proxy.peak_share", "proxy.cam_weight",
+        "proxy.activation_weight",
+    )  # fmt: skip
 
-    def score(
-        self, features: Features, activation: Tensor, patterns: Sequence[ClassPatterns], recipe: Recipe
-    ) -> Tensor:
+    def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:
         """Return float N x C x h x w, in standard deviations."""
+        patterns, recipe = network.patterns, network.recipe
         weights = np.asarray(recipe.patterns.layer_weights or [1.0] * len(patterns))
         weights = weights / weights.sum()
         maps = [float(w) * fitted.score_features(features) for w, fitted in zip(weights, patterns, strict=True)]
