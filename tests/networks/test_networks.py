@@ -70,10 +70,10 @@ def test_vgg_aliases_are_the_rectified_convolutions_of_stage_five():
 
 def test_a_network_without_aliases_and_a_misspelt_layer():
     with torch.device("meta"):
-        dense, resnet = timm.create_model("densenet121"), timm.create_model("resnet18")
-    refused("densenet121 has no layer C41", resolve_layer, "C41", "densenet121", dense)
+        levit, resnet = timm.create_model("levit_128s"), timm.create_model("resnet18")
+    refused("levit_128s has no layer C41", resolve_layer, "C41", "levit_128s", levit)
     assert "did you mean 'layer4" in refused("no layer 'layr4.0'", resolve_layer, "layr4.0", "resnet18", resnet)
-    refused("no layer 'layer4.2'", resolve_layer, "C43", "resnet18", resnet)
+    refused("no layer 'layer4.2'", resolve_layer, "layer4.2", "resnet18", resnet)
 
 
 @pytest.mark.parametrize(("stride", "side"), [(32, 11), (16, 21), (8, 41)])
