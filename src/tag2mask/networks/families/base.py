@@ -89,7 +89,7 @@ class Family:
             seen: emptied; outputs of the modules `hooked`, once the network has run.
         """
         last = model.forward_features(images)
-        features = {layer: as_map(model, seen.pop(layer, None)) for layer in list(seen)}
+        features = {layer: as_map(model, seen.pop(layer, None)) for layer in self.hooked(layers)}
         return {**features, LAST: as_map(model, last)}
 
     def leave_out_tail(self, model: Any) -> None:
