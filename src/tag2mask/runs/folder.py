@@ -375,6 +375,9 @@ def _check_networks(recipe: Recipe) -> None:
         backbone.freeze_before(train_from)
         if recipe.proxy.method == "gradcam" and backbone.is_transformer and layers and backbone.layers[0] != LAST:
             raise WeightsError(f"Grad-CAM of {part.name} is there for its last layer only; set patterns.layers=[last]")
+    decoder = recipe.segmenter
+    network = Segmenter(part.name, (), head=decoder.head, output_stride=decoder.output_stride, weights="random")
+    network.backbone.freeze_before(decoder.train_from)  # of what the head leaves of it
 
 
 def _warn_of_seen(run: Run) -> None:
