@@ -393,19 +393,17 @@ def _print_scores(scores: dict[str, Any]) -> None:
         return
     from rich.text import Text
 
+    from tag2mask.notebook import number
+
     table = Table("class, IoU in percent", *columns, title=None)
     for name in next(iter(columns.values()))["iou"]:
-        table.add_row(Text(name), *(_number(part["iou"].get(name)) for part in columns.values()))
+        table.add_row(Text(name), *(number(part["iou"].get(name)) for part in columns.values()))
     table.add_section()
-    table.add_row("mIoU", *(_number(part["miou"]) for part in columns.values()))
+    table.add_row("mIoU", *(number(part["miou"]) for part in columns.values()))
     table.add_row("images", *(str(part["images"]) for part in columns.values()))
     from rich.console import Console
 
     Console().print(table)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 if __name__ == "__main__":

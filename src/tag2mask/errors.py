@@ -57,3 +57,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return ""
     matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def reason(error: BaseException) -> str:
+    r"""Return the first line of an exception's text, or its type's name where it has none.
+
+    >>> reason(ValueError("no room\nat all")), reason(KeyError())
+    ('no room', 'KeyError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -20,12 +20,13 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tag2mask.config import Recipe
-from tag2mask.errors import ExportError
+from tag2mask.errors import ExportError, reason
 from tag2mask.files import whole
 from tag2mask.networks.deeplab import Segmenter
+from tag2mask.notebook import number
+from tag2mask.resize import resize
 from tag2mask.runs.folder import find_segmenter, read_metrics
 
 TOLERANCE = 1e-3
@@ -49,7 +50,7 @@ class Graph(nn.Module):
             float32 N x (C + 1) x H x W, summing to 1; 0 is background.
         """
         logits = self.segmenter(255 * image)
-        return functional.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False).softmax(1)
+        return resize(logits, image.shape[2:]).softmax(1)
 
 
 def write_onnx(source: str | Path, out: Path, *, rounds: int | None = None) -> None:
@@ -73,7 +74,7 @@ def write_onnx(source: str | Path, out: Path, *, rounds: int | None = None) -> N
     try:
         model = _to_onnx(graph)
     except Exception as error:  # the exporter meets each network in its own way
-        raise ExportError(f"torch {torch.__version__} cannot write {file} as ONNX ({_reason(error)})") from None
+        raise ExportError(f"torch {torch.__version__} cannot write {file} as ONNX ({reason(error)})") from None
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(graph.segmenter.classes) + 1
     onnx.helper.set_model_props(model, {key: _text(value) for key, value in _about(graph.segmenter, recipe).items()})
     with whole(out) as temporary:
@@ -120,12 +121,12 @@ def model_card(classes: tuple[str, ...], recipe: Recipe, scores: dict[str, Any] 
     head = {"library_name": "tag2mask", "pipeline_tag": "image-segmentation", "tags": ["weakly-supervised"]}
     iou = (scores or {}).get("iou") or {}
     rows = "\n".join(
-        f"| {index} | {_cell(name)} | {_cell(_number(iou.get(name)))} |"
+        f"| {index} | {_cell(name)} | {_cell(number(iou.get(name)))} |"
         for index, name in enumerate(["background", *classes])
     )
     measured = "The run that it is from had no true masks to score its predictions on."
     if scores and scores.get("miou") is not None:
-        measured = f"mIoU {_number(scores['miou'])}% on the {scores['images']} photos that the run predicted."
+        measured = f"mIoU {number(scores['miou'])}% on the {scores['images']} photos that the run predicted."
     return f"""---
 {yaml.safe_dump(head, sort_keys=False)}---
 
@@ -239,13 +240,5 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

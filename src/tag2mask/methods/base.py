@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from tag2mask.config import Recipe
 from tag2mask.data import ImageSet
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.patterns import ClassPatterns, discover
+from tag2mask.resize import resize_like
 
 Features: TypeAlias = dict[str, Tensor]
 
@@ -106,7 +106,7 @@ class Method(ABC):
             features = network.backbone(images)
             activation = network.classifier.activation(features[LAST])
             scores = self.score(features, activation, network)
-            return scores, resized_like(activation, scores)
+            return scores, resize_like(activation, scores)
 
     @abstractmethod
     def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:
@@ -121,8 +121,3 @@ class Method(ABC):
     def finish(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return what becomes of a photo's mask, uint8 H x W, at the end."""
         return mask
-
-
-def resized_like(maps: Tensor, other: Tensor) -> Tensor:
-    """Return maps, N x C x h x w, at the size of others, bilinear."""
-    return functional.interpolate(maps, other.shape[2:], mode="bilinear", align_corners=False)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional
 
 from tag2mask.data import ImageSet
 from tag2mask.errors import DataError
@@ -18,6 +17,7 @@ from tag2mask.networks.backbones import LAST, resolve_layer
 from tag2mask.networks.classifier import Classifier
 from tag2mask.patterns.eigen import leading_pattern
 from tag2mask.patterns.estimator import ClassPatterns, moments_of
+from tag2mask.resize import resize_like
 
 TIE = 1e-3
 """Standard deviations that a class's CAM adds at most: it breaks ties, no more."""
@@ -66,7 +66,7 @@ def ddt_scores(patterns: ClassPatterns, features: dict[str, Tensor]) -> Tensor:
     """
     scores = patterns.score_features(features)
     cam = normalised_cam(patterns.classifier_.activation(features[LAST]))
-    return scores + TIE * functional.interpolate(cam, scores.shape[2:], mode="bilinear", align_corners=False)
+    return scores + TIE * resize_like(cam, scores)
 
 
 def largest_component(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from tag2mask.methods.base import OF_PATTERNS, Features, Method, Network, resized_like
+from tag2mask.methods.base import OF_PATTERNS, Features, Method, Network
 from tag2mask.methods.cam import normalised_cam
+from tag2mask.resize import resize_like
 
 
 class Patterns(Method):
@@ -27,7 +28,7 @@ class Patterns(Method):
         maps = [float(w) * fitted.score_features(features) for w, fitted in zip(weights, patterns, strict=True)]
         if recipe.proxy.cam_weight:
             maps.append(recipe.proxy.cam_weight * normalised_cam(activation))
-        return sum((resized_like(one, maps[0]) for one in maps[1:]), start=maps[0])
+        return sum((resize_like(one, maps[0]) for one in maps[1:]), start=maps[0])
 
 
 METHOD = Patterns()

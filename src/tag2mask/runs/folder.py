@@ -345,6 +345,9 @@ def _check_networks(recipe: Recipe) -> None:
         backbone.freeze_before(train_from)
         if layers and (refusal := load_method(recipe.proxy.method).refusal(backbone)):
             raise WeightsError(refusal)
+    decoder = recipe.segmenter
+    network = Segmenter(part.name, (), head=decoder.head, output_stride=decoder.output_stride, weights="random")
+    network.backbone.freeze_before(decoder.train_from)  # of what the head leaves of it
 
 
 def _warn_of_seen(run: Run) -> None:
