@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tag2mask.config import InferenceConfig, Recipe, SegmenterConfig, load_recipe
 from tag2mask.data import Sample, read_mask, read_photo, summary
 from tag2mask.data.loading import as_tensor, square
-from tag2mask.data.voc import VOC_CLASSES
+from tag2mask.data.readers.voc import VOC_CLASSES
 from tag2mask.distributed import barrier, is_main, of_main
 from tag2mask.errors import DataError, RecipeError, RunError, nearest
 from tag2mask.files import share_file, write_text

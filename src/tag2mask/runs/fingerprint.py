@@ -10,9 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from tag2mask.data import ImageSet
-from tag2mask.data.image_set import few
 from tag2mask.data.tables import read_json
-from tag2mask.errors import RunError
+from tag2mask.errors import RunError, few
 from tag2mask.files import write_text
 
 
