@@ -148,7 +148,7 @@ class ImageSet:
         tables.check_known(sorted(used), names, "the tags", "the classes")
         kept, notes = readable(named, strict)
         made = make_samples(kept, tags_of, names, _masks_of(masks, named))
-        return cls(tuple(names), made, notes).with_own_levels()
+        return cls(tuple(names), made, notes).with_levels()
 
     @property
     def levels(self) -> Levels | None:
@@ -193,14 +193,9 @@ class ImageSet:
         """Return the same set with other photos."""
         return replace(self, samples=samples, origin=None)
 
-    def with_levels(self, levels: Levels | None) -> ImageSet:
-        """Return the same set, whose 16-bit photos are scaled by other levels."""
-        return replace(self, samples=tuple(replace(sample, levels=levels) for sample in self.samples))
-
-    def with_own_levels(self) -> ImageSet:
-        """Return the same set, whose 16-bit photos are scaled by their own range (`levels_of`) if by none yet."""
-        levels = self.levels or levels_of([sample.image for sample in self.samples])
-        return self if levels is None else self.with_levels(levels)
+    def with_levels(self, levels: Levels | None = None) -> ImageSet:
+        """Return the same set, whose 16-bit photos are scaled by levels, or, where there are none, by their own."""
+        return replace(self, samples=scaled_alike(self.samples, levels))
 
     def split(self, share: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
         """Return two sets of about ``share`` and ``1 - share`` of the photos, with all classes in both where possible.
@@ -252,6 +247,19 @@ def make_samples(
     return tuple(
         Sample(name, file, tables.label_indices(tags[name], classes), masks.get(name)) for name, file in photos.items()
     )
+
+
+def scaled_alike(samples: Sequence[Sample], levels: Levels | None = None) -> tuple[Sample, ...]:
+    """Return photos that are all scaled by the same levels.
+
+    Args:
+        samples: the photos.
+        levels: of 16-bit photos, the values that become 0 and 255. None: those that a photo has already, else the
+            range of these photos' pixels (`levels_of`).
+    """
+    levels = levels or next((sample.levels for sample in samples if sample.levels), None)
+    levels = levels or levels_of([sample.image for sample in samples])
+    return tuple(samples) if levels is None else tuple(replace(sample, levels=levels) for sample in samples)
 
 
 def keep_truth(image_set: ImageSet, folder: Path) -> ImageSet:

@@ -71,4 +71,4 @@ def load(
         raise DataError(f"{place}: neither a folder of photos nor a COCO JSON; give one of these")
     table, names = (None if one is None else str(one) for one in (labels, split))
     data = reader.load(place, labels, split, strict)
-    return replace(data, origin=(str(place.resolve()), table, names)).with_own_levels()
+    return replace(data, origin=(str(place.resolve()), table, names)).with_levels()
