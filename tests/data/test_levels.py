@@ -89,9 +89,8 @@ def deep_set(folder: Path) -> Path:
     """A folder of one class a sub-folder: 16-bit photos of little and of much light, and one of 8 bits."""
     for name, light in (("dark/a", 400), ("dark/b", 500), ("light/a", 3800), ("light/b", 4000)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 12), light, np.uint16) + np.arange(12, dtype=np.uint16)).save(
-            folder / f"{name}.png"
-        )
+        pixels = np.tile(light + np.arange(12, dtype=np.uint16), (8, 1))
+        Image.fromarray(pixels).save(folder / f"{name}.png")
     make_photo(folder / "light/c.png")
     return folder
 
