@@ -13,6 +13,7 @@ import numpy as np
 
 from tag2mask.config import Recipe, Settings, apply_settings, load_recipe, parse_recipe
 from tag2mask.data import ImageSet, Sample, load, photos_in, read_photo
+from tag2mask.data.image_set import scaled_alike
 from tag2mask.data.tables import read_list
 from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
@@ -122,6 +123,7 @@ def predict_photos(
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
     recipe = _changed(model.recipe, settings)
     warn(idle_in_prediction(settings))
+    samples = scaled_alike(samples, model.levels)
     return predict_masks(model.segmenter, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
 
 
@@ -140,8 +142,8 @@ def show(run: str | Path, photo: str | Path, out: str | Path) -> dict[str, float
 
     if Path(out).resolve() == Path(photo).resolve():
         raise DataError(f"{photo} would be overwritten; choose another file with --out")
-    pixels = read_photo(photo)
     model = load_segmenter(run)
+    pixels = read_photo(photo, levels=model.levels)
     mask, classes = model.predict(pixels), model.segmenter.classes
     save_look(pixels, mask, classes, Path(out))
     shares = np.bincount(mask.ravel(), minlength=len(classes) + 1) / mask.size

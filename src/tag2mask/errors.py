@@ -66,3 +66,13 @@ def reason(error: BaseException) -> str:
     ('no room', 'KeyError')
     """
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def few(items: list[str], most: int = 3) -> str:
+    """Return the first items and how many more there are, for a message of one line.
+
+    >>> few(["'a'", "'b'", "'c'", "'d'", "'e'"])
+    "'a', 'b', 'c' and 2 more"
+    """
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest

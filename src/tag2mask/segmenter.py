@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tag2mask.config import Recipe
 from tag2mask.data import read_photo
+from tag2mask.data.decode import Levels
 from tag2mask.inference import mask_of, predict_probabilities
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.notebook import html_table
@@ -18,10 +19,11 @@ from tag2mask.notebook import html_table
 
 @dataclass
 class TrainedSegmenter:
-    """A segmenter with the recipe that it was trained by."""
+    """A segmenter with the recipe that it was trained by, and the levels by which its 16-bit photos were scaled."""
 
     segmenter: Segmenter
     recipe: Recipe
+    levels: Levels | None = None
 
     def predict(self, photo: str | Path | NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the mask of a photo, uint8 H x W at the photo's own size, 0 for background.
@@ -32,7 +34,7 @@ class TrainedSegmenter:
         Raises:
             DataError: the photo cannot be read.
         """
-        pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+        pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo, levels=self.levels)
         how = self.recipe.inference
         likely = predict_probabilities(self._folded, pixels, how.scales, background_weight=how.background_weight)
         return mask_of(pixels, likely, how.crf)

@@ -27,6 +27,7 @@ from tag2mask.files import whole
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.notebook import number
 from tag2mask.resize import resize
+from tag2mask.runs.fingerprint import find_levels
 from tag2mask.runs.folder import find_segmenter, read_metrics
 
 TOLERANCE = 1e-3
@@ -76,7 +77,8 @@ def write_onnx(source: str | Path, out: Path, *, rounds: int | None = None) -> N
     except Exception as error:  # the exporter meets each network in its own way
         raise ExportError(f"torch {torch.__version__} cannot write {file} as ONNX ({reason(error)})") from None
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(graph.segmenter.classes) + 1
-    onnx.helper.set_model_props(model, {key: _text(value) for key, value in _about(graph.segmenter, recipe).items()})
+    about = {**_about(graph.segmenter, recipe), "levels": find_levels(source)}
+    onnx.helper.set_model_props(model, {key: _text(value) for key, value in about.items()})
     with whole(out) as temporary:
         onnx.save(model, temporary)
         _compare(graph, temporary)
@@ -101,6 +103,7 @@ def write_huggingface(source: str | Path, out: Path, *, rounds: int | None = Non
         "id2label": names,
         "label2id": {name: index for index, name in names.items()},
         "recipe": recipe.model_dump(mode="json"),
+        "levels": find_levels(source),
     }
     scores = read_metrics(Path(source)).get("prediction") if rounds is None else None
     with whole(out) as folder:

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from tag2mask.config import Recipe, parse_recipe, read_yaml
-from tag2mask.data import ImageSet, check_mask_sizes, check_trainable, keep_truth, load
+from tag2mask.data import ImageSet, check_mask_sizes, check_not_empty, check_trainable, keep_truth, load
 from tag2mask.data.tables import read_json
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError, WeightsError
@@ -28,6 +28,7 @@ from tag2mask.runs.fingerprint import (
     Changes,
     Fingerprint,
     compare,
+    find_levels,
     fingerprint_of,
     read_fingerprint,
     write_fingerprint,
@@ -89,6 +90,8 @@ class Run:
             else load(self.source.path, self.source.labels, self.source.split, self.strict)
         )
         check_trainable(data)
+        made_from = read_fingerprint(self.fingerprint_file) if self.keep else None
+        data = data.with_levels(made_from.levels if made_from else None)
         return keep_truth(data, self.out / "truth" / "train")
 
     @cached_property
@@ -102,7 +105,8 @@ class Run:
                 f"the evaluation split has the classes {', '.join(data.classes)}, the training photos "
                 f"{', '.join(self.train.classes)}; put a classes.txt beside the photos"
             )
-        return keep_truth(data, self.out / "truth" / "evaluation")
+        check_not_empty(data)
+        return keep_truth(data.with_levels(self.train.levels), self.out / "truth" / "evaluation")
 
     @property
     def device(self) -> torch.device:
@@ -303,7 +307,7 @@ def load_segmenter(run: str | Path, rounds: int | None = None) -> TrainedSegment
         WeightsError: the segmenter's file is corrupt.
     """
     file, recipe = find_segmenter(run, rounds)
-    return TrainedSegmenter(Segmenter.load(file).to(device()), recipe)
+    return TrainedSegmenter(Segmenter.load(file).to(device()), recipe, find_levels(run))
 
 
 def find_segmenter(run: str | Path, rounds: int | None = None) -> tuple[Path, Recipe]:
