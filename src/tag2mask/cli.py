@@ -1,4 +1,4 @@
-"""The command line: one command a stage, and `run`, `demo`, `predict`, `evaluate`, `export`. Parses, calls, prints."""
+"""The command line, every command in one file: one a stage, `run`, `predict`, and others. Parses, calls, prints."""
 
 from __future__ import annotations
 

@@ -84,6 +84,13 @@ def share_file(source: Path, target: Path) -> None:
             shutil.copyfile(source, unfinished)
 
 
+def absolute(given: str | Path | None) -> str | None:
+    """Return the absolute path of a file that is there; a name that a reader knows, such as a split's, as it is."""
+    if given is None:
+        return None
+    return str(Path(given).resolve()) if os.path.isfile(given) else str(given)
+
+
 def _rename(unfinished: Path, path: Path) -> None:
     for left in reversed(range(_TRIES)):
         try:

@@ -28,9 +28,10 @@ def test_who_reads_what(pets: Path, voc: Path, coco: Callable[..., Path], tmp_pa
     assert load(voc) == load(voc.parents[1]) == load_voc(voc)
     json_file = coco({"image_id": 7, "category_id": 18, "segmentation": []})
     assert load(json_file) == load_coco(json_file)
-    shutil.copy(json_file, json_file.with_name("instances.json"))
-    assert load(tmp_path / "coco").labels_from == str(json_file.with_name("instances.json"))
     assert load(json_file).origin == (str(json_file.resolve()), None, None)
+    shutil.move(json_file, json_file.with_name("instances.json"))
+    shutil.move(tmp_path / "coco/val2017", tmp_path / "coco/images")
+    assert load(tmp_path / "coco").labels_from == str(json_file.with_name("instances.json"))
 
 
 def test_a_tag_table_comes_before_a_coco_json(pets: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from tag2mask.data.image_set import ImageSet
 from tag2mask.errors import DataError
+from tag2mask.files import absolute
 from tag2mask.names import reader_names
 
 Place: TypeAlias = "str | Path | None"
@@ -69,6 +70,5 @@ def load(
     reader = next((reader for reader in readers() if reader.sniff(place, labels, split)), None)
     if reader is None:
         raise DataError(f"{place}: neither a folder of photos nor a COCO JSON; give one of these")
-    table, names = (None if one is None else str(one) for one in (labels, split))
     data = reader.load(place, labels, split, strict)
-    return replace(data, origin=(str(place.resolve()), table, names)).with_levels()
+    return replace(data, origin=(str(place.resolve()), absolute(labels), absolute(split))).with_levels()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +19,7 @@ from tag2mask.data import ImageSet, check_mask_sizes, check_not_empty, check_tra
 from tag2mask.data.tables import read_json
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError, WeightsError
-from tag2mask.files import remove_unfinished, write_text
+from tag2mask.files import absolute, remove_unfinished, write_text
 from tag2mask.methods import load_method
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.deeplab import Segmenter
@@ -58,7 +57,7 @@ class Source:
         eval_split: str | Path | None = None,
     ) -> Source:
         """Return a source that means the same from every working folder: paths of files are made absolute."""
-        return cls(str(Path(path).resolve()), *(_absolute(one) for one in (labels, split, eval_split)))
+        return cls(str(Path(path).resolve()), *(absolute(one) for one in (labels, split, eval_split)))
 
 
 @dataclass
@@ -263,13 +262,6 @@ def _is_free(folder: Path, data: Path) -> bool:
 def checkpoint_of(file: Path) -> Path:
     """Return where the training that writes a file keeps what it goes on from if it is killed."""
     return file.with_name(f".{file.stem}.pt")
-
-
-def _absolute(given: str | Path | None) -> str | None:
-    """Return the absolute path of a file that is there; a name that a reader knows, such as a split's, as it is."""
-    if given is None:
-        return None
-    return str(Path(given).resolve()) if os.path.isfile(given) else str(given)
 
 
 def resume_run(out: str | Path, *, strict: bool = False) -> Run:
