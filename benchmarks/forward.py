@@ -26,7 +26,7 @@ import torch
 from tag2mask.config import load_recipe
 from tag2mask.data import photos_in, read_photo
 from tag2mask.inference import forward, most_likely
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.speed import faster_copy
 from tag2mask.runs.folder import load_segmenter
 
@@ -41,7 +41,9 @@ def untrained(name):
     backbone = how.backbone or recipe.backbone
     torch.manual_seed(0)
     classes = [f"class {number}" for number in range(1, 21)]
-    network = Segmenter(backbone.name, classes, head=how.head, output_stride=how.output_stride, weights="random")
+    network = SegmentationNetwork(
+        backbone.name, classes, head=how.head, output_stride=how.output_stride, weights="random"
+    )
     return network.eval(), recipe.inference.scales
 
 

@@ -20,7 +20,7 @@ from tag2mask.data.loading import as_tensor, keep_readable
 from tag2mask.distributed import barrier, share
 from tag2mask.errors import DataError
 from tag2mask.networks.backbones import half_precision
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.progress import track
 from tag2mask.threads import map_ahead
 
@@ -32,7 +32,7 @@ PRESENT = 0.05
 
 
 def predict_probabilities(
-    segmenter: Segmenter,
+    segmenter: SegmentationNetwork,
     photo: NDArray[np.uint8],
     scales: Sequence[int],
     labels: Sequence[int] | None = None,
@@ -54,7 +54,9 @@ def predict_probabilities(
     return probabilities_of(logits, photo.shape[:2], labels, background_weight)
 
 
-def forward(segmenter: Segmenter, photos: Sequence[NDArray[np.uint8]], scales: Sequence[int]) -> list[list[Tensor]]:
+def forward(
+    segmenter: SegmentationNetwork, photos: Sequence[NDArray[np.uint8]], scales: Sequence[int]
+) -> list[list[Tensor]]:
     """Return each photo's logits from square inputs of several sizes, float32 (C + 1) x h x w each.
 
     Args:
@@ -194,7 +196,7 @@ def read_ahead(
 
 
 def predict_masks(
-    segmenter: Segmenter,
+    segmenter: SegmentationNetwork,
     samples: Sequence[Sample],
     folder: Path,
     recipe: Recipe,

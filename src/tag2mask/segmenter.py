@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from tag2mask.config import Recipe
 from tag2mask.data import read_photo
 from tag2mask.inference import mask_of, predict_probabilities
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.notebook import html_table
 
 
 @dataclass
-class TrainedSegmenter:
+class Segmenter:
     """A segmenter with the recipe that it was trained by."""
 
-    segmenter: Segmenter
+    segmenter: SegmentationNetwork
     recipe: Recipe
 
     def predict(self, photo: str | Path | NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -45,6 +45,6 @@ class TrainedSegmenter:
         return html_table(caption, ("class", "value"), rows)
 
     @cached_property
-    def _folded(self) -> Segmenter:
+    def _folded(self) -> SegmentationNetwork:
         how = self.recipe.inference
         return self.segmenter.folded(how.scales if how.compile else None)

@@ -20,7 +20,7 @@ from tag2mask.exports.masks import open_masks
 from tag2mask.inference import mask_of, predict_probabilities
 from tag2mask.methods import load_method
 from tag2mask.metrics import confusion_matrix, iou
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns.estimator import ClassPatterns
 from tag2mask.runs import estimate, stages, tasks
 from tag2mask.runs import plan as planning
@@ -367,7 +367,7 @@ def test_the_real_crf_follows_the_photo():
 @pytest.fixture(scope="module")
 def segmenter():
     torch.manual_seed(0)
-    return Segmenter("resnet10t", ["a", "b"], weights="random").eval()
+    return SegmentationNetwork("resnet10t", ["a", "b"], weights="random").eval()
 
 
 @pytest.mark.parametrize("size", [(50, 70), (1, 300), (33, 20)])

@@ -25,7 +25,7 @@ from tag2mask import __version__
 from tag2mask.config import Recipe
 from tag2mask.errors import ExportError
 from tag2mask.files import whole
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.runs.folder import find_segmenter, read_metrics
 
 TOLERANCE = 1e-3
@@ -35,7 +35,7 @@ TOLERANCE = 1e-3
 class Graph(nn.Module):
     """A segmenter with all that stands before and after it: a photo in, class probabilities at its size out."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, segmenter: SegmentationNetwork) -> None:
         super().__init__()
         self.segmenter = segmenter
 
@@ -69,7 +69,7 @@ def write_onnx(source: str | Path, out: Path, *, rounds: int | None = None) -> N
     import onnx
 
     file, recipe = find_segmenter(source, rounds)
-    graph = Graph(Segmenter.load(file)).eval()
+    graph = Graph(SegmentationNetwork.load(file)).eval()
     try:
         model = _to_onnx(graph)
     except Exception as error:  # the exporter meets each network in its own way
@@ -90,7 +90,7 @@ def write_huggingface(source: str | Path, out: Path, *, rounds: int | None = Non
         rounds: of a run, the segmenter after so many retrainings; None for the last.
     """
     file, recipe = find_segmenter(source, rounds)
-    classes = Segmenter.load(file).classes
+    classes = SegmentationNetwork.load(file).classes
     recipe = _without_paths(recipe)
     names = dict(enumerate(["background", *classes]))
     config = {
@@ -202,7 +202,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _about(segmenter: Segmenter, recipe: Recipe) -> dict[str, Any]:
+def _about(segmenter: SegmentationNetwork, recipe: Recipe) -> dict[str, Any]:
     return {
         "tag2mask": __version__,
         "classes": ["background", *segmenter.classes],

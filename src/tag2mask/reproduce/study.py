@@ -33,7 +33,7 @@ from tag2mask.inference import predict_masks, read_ahead
 from tag2mask.methods.cam import normalised_cam
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns import ClassPatterns
 from tag2mask.progress import duration
 from tag2mask.proxy import resize_scores
@@ -387,7 +387,7 @@ def _score_before_retraining(run: Run) -> None:
     """Predict and score the evaluation photos with the first segmenter, unless that has been done."""
     first, folder = run.segmenter_after(0), run.out / "before-retraining"
     if not of_main(_is_scored(run, "before_retraining", first)):
-        segmenter = Segmenter.load(first).to(run.device)
+        segmenter = SegmentationNetwork.load(first).to(run.device)
         predict_masks(segmenter, run.evaluation.samples, folder, run.recipe, strict=run.strict)
         run.record("before_retraining", score_set(run.evaluation, folder))
 

@@ -24,7 +24,7 @@ from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError, WeightsError
 from tag2mask.files import remove_unfinished, write_text
 from tag2mask.networks.backbones import LAST, Backbone
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.runs.fingerprint import (
     Changes,
     Fingerprint,
@@ -34,7 +34,7 @@ from tag2mask.runs.fingerprint import (
     write_fingerprint,
 )
 from tag2mask.scoring import Metrics, Scores
-from tag2mask.segmenter import TrainedSegmenter
+from tag2mask.segmenter import Segmenter
 
 log = logging.getLogger("tag2mask")
 LOCK = ".lock"
@@ -321,7 +321,7 @@ def resume_run(out: str | Path, *, strict: bool = False) -> Run:
     return Run(Path(out), source, parse_recipe(recipe, str(config)), strict)
 
 
-def load_segmenter(run: str | Path, rounds: int | None = None) -> TrainedSegmenter:
+def load_segmenter(run: str | Path, rounds: int | None = None) -> Segmenter:
     """Load a segmenter, on the GPU where there is one.
 
     Args:
@@ -333,7 +333,7 @@ def load_segmenter(run: str | Path, rounds: int | None = None) -> TrainedSegment
         WeightsError: the segmenter's file is corrupt.
     """
     file, recipe = find_segmenter(run, rounds)
-    return TrainedSegmenter(Segmenter.load(file).to(device()), recipe)
+    return Segmenter(SegmentationNetwork.load(file).to(device()), recipe)
 
 
 def find_segmenter(run: str | Path, rounds: int | None = None) -> tuple[Path, Recipe]:
