@@ -516,7 +516,7 @@ def segmenter(folder: Path) -> Target:
 
 def huggingface(folder: Path) -> Target:
     from tag2mask.config import load_recipe
-    from tag2mask.runs.folder import load_segmenter
+    from tag2mask.runs.trained import load_segmenter
 
     _networks()[2].save(folder / "model.safetensors")
     whole = {"tag2mask": "0.1.0", "recipe": load_recipe("fast").model_dump(mode="json")}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tag2mask.data.coco import instances_file, load_coco
-from tag2mask.data.decode import photo_size, read_mask, read_photo, voc_palette, write_mask
+from tag2mask.data.decode import Photo, as_photo, photo_size, read_mask, read_photo, voc_palette, write_mask
 from tag2mask.data.folder import load_folder, photos_in
 from tag2mask.data.image_set import (
     ImageSet,
@@ -24,7 +24,9 @@ from tag2mask.errors import DataError
 
 __all__ = [
     "ImageSet",
+    "Photo",
     "Sample",
+    "as_photo",
     "check_mask_sizes",
     "check_trainable",
     "keep_truth",

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tag2mask.errors import DataError
@@ -19,6 +21,9 @@ MAX_PIXELS = 178_956_970
 
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """What is tried on a photo, by its content. Never all that Pillow knows: EPS would start Ghostscript."""
+
+Photo: TypeAlias = str | Path | Image.Image | NDArray[Any]
+"""What `as_photo` takes."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -51,15 +56,66 @@ def read_photo(path: str | Path, draft_size: int | None = None) -> np.ndarray:
         DataError: the file is missing, truncated, corrupt, too large, or has pixels that are no photo's.
     """
     with _opened(path, PHOTO_FORMATS) as image:
-        orientation = _orientation(image)
         if draft_size is not None:
             image.draft(None, (draft_size, draft_size))
-        image.load()
-        if image.format == "TIFF":  # Pillow may have turned it while loading
-            orientation = _orientation(image)
-        turn = _TURNS.get(orientation)
-        rgb = _to_rgb(image, path)
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+        return _pixels(image, path)
+
+
+def as_photo(photo: Photo) -> NDArray[np.uint8]:
+    """Return a photo as `read_photo` gives it, whatever it is given as.
+
+    Args:
+        photo: a file; a Pillow image, which is treated as its file would be; or an array: uint8 H x W x 3 (RGB),
+            H x W x 4 (RGBA, laid over white), H x W or H x W x 1 (grey), or uint16 H x W (16-bit grey). Other dtypes
+            are refused, since nothing says what range they have.
+
+    Returns:
+        uint8 H x W x 3, RGB.
+
+    Raises:
+        DataError: it is no photo, or cannot be read.
+
+    >>> as_photo(np.full((2, 4), 7, np.uint8)).shape
+    (2, 4, 3)
+    """
+    if isinstance(photo, (str, Path)):
+        return read_photo(photo)
+    if isinstance(photo, np.ndarray):
+        photo = _image_of(photo)
+        if isinstance(photo, np.ndarray):
+            return photo
+    if not isinstance(photo, Image.Image):
+        raise DataError(f"a photo is a file, a Pillow image or an array, not {type(photo).__name__}; give one of these")
+    with _refused("the image in memory", PHOTO_FORMATS, "photo"):
+        return _pixels(photo, "the image in memory")
+
+
+def _image_of(photo: NDArray[Any]) -> Image.Image | NDArray[np.uint8]:
+    """Return an array as an image, or as it is where it is uint8 H x W x 3."""
+    shape = " x ".join(map(str, photo.shape))
+    if photo.dtype != np.uint8 and not (photo.dtype == np.uint16 and photo.ndim == 2):
+        known = " (of 0 to 1: (255 * photo).round().astype('uint8'))" if photo.dtype.kind == "f" else ""
+        raise DataError(f"the photo is a {photo.dtype} array {shape}; give uint8, 0 to 255{known}")
+    if photo.ndim == 3 and photo.shape[2] == 1:
+        photo = photo[:, :, 0]
+    if photo.ndim not in (2, 3) or (photo.ndim == 3 and photo.shape[2] not in (3, 4)) or not photo.size:
+        raise DataError(
+            f"the photo is an array {shape}; give height x width x 3 (RGB), x 4 (RGBA) or height x width (grey), "
+            "and several photos as a list"
+        )
+    if photo.shape[0] * photo.shape[1] > MAX_PIXELS:
+        raise DataError(f"the photo is an array {shape}, more than {MAX_PIXELS // 1_000_000} million pixels; shrink it")
+    return photo if photo.ndim == 3 and photo.shape[2] == 3 else Image.fromarray(np.ascontiguousarray(photo))
+
+
+def _pixels(image: Image.Image, name: str | Path) -> NDArray[np.uint8]:
+    orientation = _orientation(image)
+    image.load()
+    if image.format == "TIFF":  # Pillow may have turned it while loading
+        orientation = _orientation(image)
+    turn = _TURNS.get(orientation)
+    rgb = _to_rgb(image, name)
+    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def photo_size(path: str | Path) -> tuple[int, int]:
@@ -153,14 +209,20 @@ def voc_palette() -> np.ndarray:
 
 @contextmanager
 def _opened(path: str | Path, formats: tuple[str, ...], what: str = "photo") -> Iterator[Image.Image]:
-    """Open an image file; whatever goes wrong inside becomes a DataError of one line."""
+    """Open an image file; what goes wrong inside is `_refused`."""
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such file; check the name of the {what}")
+    with _refused(path, formats, what), Image.open(path, formats=formats) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        yield image
+
+
+@contextmanager
+def _refused(path: str | Path, formats: tuple[str, ...], what: str) -> Iterator[None]:
+    """Turn whatever goes wrong while an image is read into a DataError of one line."""
     try:
-        with Image.open(path, formats=formats) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            yield image
+        yield
     except DataError:
         raise
     except Image.DecompressionBombError:

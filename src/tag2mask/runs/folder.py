@@ -19,12 +19,10 @@ from filelock import FileLock, Timeout
 
 from tag2mask.config import Recipe, parse_recipe, read_yaml
 from tag2mask.data import ImageSet, check_mask_sizes, check_trainable, keep_truth, load
-from tag2mask.data.tables import read_json
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError, WeightsError
 from tag2mask.files import remove_unfinished, write_text
 from tag2mask.networks.backbones import LAST, Backbone
-from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.runs.fingerprint import (
     Changes,
     Fingerprint,
@@ -33,10 +31,12 @@ from tag2mask.runs.fingerprint import (
     read_fingerprint,
     write_fingerprint,
 )
-from tag2mask.scoring import Metrics, Scores
-from tag2mask.segmenter import Segmenter
+from tag2mask.scoring import RunScores, Scores
 
 log = logging.getLogger("tag2mask")
+GIVEN = "given in Python"
+"""What a run's configuration says instead of a path, or of an evaluation split, for an image set made in Python."""
+
 LOCK = ".lock"
 """The file that a process holds while it works in a run folder."""
 
@@ -72,6 +72,7 @@ class Run:
         recipe: every parameter.
         strict: an unreadable photo ends the run instead of being skipped.
         given: training photos that were made in Python.
+        given_eval: evaluation photos that were made in Python.
         keep: go on as before where the data has changed.
     """
 
@@ -80,16 +81,13 @@ class Run:
     recipe: Recipe
     strict: bool = False
     given: ImageSet | None = field(default=None, repr=False)
+    given_eval: ImageSet | None = field(default=None, repr=False)
     keep: bool = False
 
     @cached_property
     def train(self) -> ImageSet:
         """The training photos with their image-level labels."""
-        data = (
-            self.given
-            if self.given is not None
-            else load(self.source.path, self.source.labels, self.source.split, self.strict)
-        )
+        data = self._load(self.given, self.source.path, self.source.split)
         check_trainable(data)
         return keep_truth(data, self.out / "truth" / "train")
 
@@ -98,13 +96,25 @@ class Run:
         """The photos that are predicted and scored: the evaluation split, else the training photos."""
         if self.source.eval_split is None:
             return self.train
-        data = load(self.source.path, self.source.labels, self.source.eval_split, self.strict)
+        data = self._load(self.given_eval, self.source.eval_split, self.source.eval_split)
         if data.classes != self.train.classes:
+            advice = "put a classes.txt beside the photos" if self.given_eval is None else "give both sets the same"
             raise DataError(
-                f"the evaluation split has the classes {', '.join(data.classes)}, the training photos "
-                f"{', '.join(self.train.classes)}; put a classes.txt beside the photos"
+                f"the evaluation photos have the classes {', '.join(data.classes)}, the training photos "
+                f"{', '.join(self.train.classes)}; {advice}"
             )
         return keep_truth(data, self.out / "truth" / "evaluation")
+
+    def _load(self, given: ImageSet | None, said: str, split: str | None) -> ImageSet:
+        """Return an image set that was given, or that the source says where to find."""
+        if given is not None:
+            return given
+        if said == GIVEN:
+            raise DataError(
+                f"{self.out}: its photos were given in Python and no path leads to them; "
+                "call tag2mask.run with them again"
+            )
+        return load(self.source.path, self.source.labels, split, self.strict)
 
     @property
     def device(self) -> torch.device:
@@ -192,6 +202,7 @@ def open_run(
     *,
     strict: bool = False,
     given: ImageSet | None = None,
+    given_eval: ImageSet | None = None,
     keep: bool = False,
 ) -> Run:
     """Start a run in ``out``, or go on with the one that is there if it is the same.
@@ -206,7 +217,7 @@ def open_run(
 
     Whatever is raised, nothing has then been written.
     """
-    run = Run(Path(out), source, recipe, strict, given, keep)
+    run = Run(Path(out), source, recipe, strict, given, given_eval, keep)
     begin(run)
     return run
 
@@ -321,36 +332,6 @@ def resume_run(out: str | Path, *, strict: bool = False) -> Run:
     return Run(Path(out), source, parse_recipe(recipe, str(config)), strict)
 
 
-def load_segmenter(run: str | Path, rounds: int | None = None) -> Segmenter:
-    """Load a segmenter, on the GPU where there is one.
-
-    Args:
-        run: a run folder, or a folder that ``tag2mask export huggingface`` wrote.
-        rounds: of a run, the segmenter after so many retrainings; None for the last.
-
-    Raises:
-        RunError: there is no run or it has no such segmenter yet.
-        WeightsError: the segmenter's file is corrupt.
-    """
-    file, recipe = find_segmenter(run, rounds)
-    return Segmenter(SegmentationNetwork.load(file).to(device()), recipe)
-
-
-def find_segmenter(run: str | Path, rounds: int | None = None) -> tuple[Path, Recipe]:
-    """Return the file of the segmenter that `load_segmenter` loads, and its recipe."""
-    exported = Path(run) / "config.json"
-    if exported.is_file() and rounds is None:
-        values = read_json(exported)
-        if not isinstance(values, dict) or not isinstance(values.get("recipe"), dict):
-            raise RunError(f"{exported} is not of a segmenter of tag2mask: it has no recipe; export the run again")
-        return Path(run) / "model.safetensors", parse_recipe(values["recipe"], str(exported))
-    opened = resume_run(run)
-    file = opened.segmenter_file if rounds is None else opened.segmenter_after(rounds)
-    if not file.exists():
-        raise RunError(f"{file} is not there; finish the run with tag2mask run, or name another --rounds")
-    return file, opened.recipe
-
-
 def read_metrics(out: Path) -> Scores:
     """Return what metrics.json of a run folder holds; empty where there is none yet."""
     file = out / "metrics.json"
@@ -358,7 +339,7 @@ def read_metrics(out: Path) -> Scores:
         return {}
     try:
         values = json.loads(file.read_text("utf-8"))
-        Metrics.model_validate(values)
+        RunScores.model_validate(values)
         return cast(Scores, values)
     except (ValueError, OSError, RecursionError):
         raise RunError(f"{file} is damaged; delete it and call tag2mask evaluate {out}") from None
