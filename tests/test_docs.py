@@ -60,7 +60,7 @@ def test_names_exist(page):
 
 
 def test_a_name_that_does_not_exist_is_found_out():
-    assert find("tag2mask.patterns.Moments.merge") is tag2mask.patterns.Moments.merge
+    assert find("tag2mask.patterns.ClassPatterns.fit") is tag2mask.patterns.ClassPatterns.fit
     for name in ("tag2mask.paterns", "tag2mask.patterns.scores", "tag2mask.load_all"):
         with pytest.raises(AttributeError):
             find(name)

@@ -217,8 +217,12 @@ class ClassPatterns:
         save_tensors(file, {**fitted, **network}, "class patterns", about)
 
     @classmethod
-    def load(cls, file: str | Path) -> ClassPatterns:
+    def load(cls, file: str | Path, device: str | torch.device = "cpu") -> ClassPatterns:
         """Read what `save` wrote.
+
+        Args:
+            file: its name.
+            device: where the network is to work.
 
         Raises:
             WeightsError: the file is missing, corrupt or not of class patterns.
@@ -226,7 +230,7 @@ class ClassPatterns:
         tensors, about = load_tensors(file, "class patterns")
         with refusing(file):
             layers, classes = about.pop("layers"), about.pop("classes")
-            patterns = cls(**about)
+            patterns = cls(**about, device=device)
             check_network(patterns.backbone, tensors, file)
             backbone = Backbone(patterns.backbone, layers, output_stride=patterns.output_stride, weights="random")
             patterns.classifier_ = Classifier(backbone, classes).eval()
@@ -241,6 +245,7 @@ class ClassPatterns:
                     raise ValueError(f"'{name}' has the shape {tuple(fitted[name].shape)}")
                 setattr(patterns, f"{name}_", fitted[name].float())
             patterns.classes_ = tuple(classes)
+        patterns.classifier_.to(device)
         return patterns
 
 
