@@ -162,7 +162,7 @@ def show(run: str | Path, photo: str | Path, out: str | Path) -> dict[str, float
         raise DataError(f"{photo} would be overwritten; choose another file with --out")
     pixels = read_photo(photo)
     model = load_segmenter(run)
-    mask, classes = model.predict(pixels), model.classes
+    mask, classes = model.predict(photo), model.classes
     save_look(pixels, mask, classes, Path(out))
     shares = np.bincount(mask.ravel(), minlength=len(classes) + 1) / mask.size
     return {name: 100 * float(share) for name, share in zip(classes, shares[1:], strict=True) if share}
