@@ -14,6 +14,7 @@ import numpy as np
 
 from tag2mask.config import Recipe, Settings, load_recipe
 from tag2mask.data import ImageSet, Sample, load, photos_in, read_photo
+from tag2mask.data.image_set import scaled_alike
 from tag2mask.data.tables import read_list
 from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
@@ -142,6 +143,7 @@ def predict_photos(
     model = load_segmenter(run, rounds)
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
     recipe = load_recipe(model.recipe, settings)
+    samples = scaled_alike(samples, model.levels)
     return predict_masks(model.network, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
 
 
@@ -160,8 +162,8 @@ def show(run: str | Path, photo: str | Path, out: str | Path) -> dict[str, float
 
     if Path(out).resolve() == Path(photo).resolve():
         raise DataError(f"{photo} would be overwritten; choose another file with --out")
-    pixels = read_photo(photo)
     model = load_segmenter(run)
+    pixels = read_photo(photo, levels=model.levels)
     mask, classes = model.predict(photo), model.classes
     save_look(pixels, mask, classes, Path(out))
     shares = np.bincount(mask.ravel(), minlength=len(classes) + 1) / mask.size

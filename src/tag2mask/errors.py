@@ -61,3 +61,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return ""
     matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def few(items: list[str], most: int = 3) -> str:
+    """Return the first items and how many more there are, for a message of one line.
+
+    >>> few(["'a'", "'b'", "'c'", "'d'", "'e'"])
+    "'a', 'b', 'c' and 2 more"
+    """
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest

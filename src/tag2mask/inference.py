@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tag2mask.config import CrfConfig, InferenceConfig, Recipe
 from tag2mask.crf import dense_crf
-from tag2mask.data import Sample, photo_size, read_photo, write_mask
+from tag2mask.data import Sample, photo_size, write_mask
 from tag2mask.data.loading import as_tensor, keep_readable
 from tag2mask.distributed import barrier, share
 from tag2mask.errors import DataError
@@ -215,7 +215,7 @@ class WholePhotos(Dataset[tuple[int, "NDArray[np.uint8] | str"]]):
     def __getitem__(self, index: int) -> tuple[int, NDArray[np.uint8] | str]:
         """Read one photo."""
         try:
-            return index, read_photo(self.samples[index].image, self.draft_size)
+            return index, self.samples[index].read(self.draft_size)
         except DataError as error:
             return index, str(error)
 

@@ -135,6 +135,15 @@ def method_names() -> list[str]:
     return [name for name in _files("methods", ".py") if name not in ("__init__", "base")]
 
 
+def reader_names() -> list[str]:
+    """Return the names of the readers of data, one for each file in ``data/readers/``, sorted.
+
+    >>> "voc" in reader_names()
+    True
+    """
+    return [name for name in _files("data/readers", ".py") if name != "__init__"]
+
+
 def _files(folder: str, suffix: str) -> list[str]:
     files = resources.files("tag2mask").joinpath(folder).iterdir()
     return sorted(file.name.removesuffix(suffix) for file in files if file.name.endswith(suffix))

@@ -15,11 +15,13 @@ import torch
 import yaml
 from huggingface_hub import ModelHubMixin, snapshot_download
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from tag2mask import distributed
 from tag2mask.config import Recipe, parse_recipe
 from tag2mask.data import Photo, as_photo, photo_size, read_photo
+from tag2mask.data.decode import Levels
 from tag2mask.data.tables import read_json
 from tag2mask.errors import RunError, UserError
 from tag2mask.files import write_text
@@ -39,11 +41,18 @@ class Segmenter(ModelHubMixin):
     Attributes:
         network: in evaluation mode.
         recipe: that it was trained by; its ``inference`` is how photos are predicted.
+        levels: by which its 16-bit photos were scaled, and those that it predicts are.
         scores: of the predictions of the run that it is from, for the model card.
     """
 
-    def __init__(self, network: SegmentationNetwork, recipe: Recipe, scores: MaskScores | None = None) -> None:
-        self.network, self.recipe, self.scores = network.eval(), recipe, scores
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        recipe: Recipe,
+        levels: Levels | None = None,
+        scores: MaskScores | None = None,
+    ) -> None:
+        self.network, self.recipe, self.levels, self.scores = network.eval(), recipe, levels, scores
         self._fast: SegmentationNetwork | None = None
 
     @property
@@ -115,7 +124,7 @@ class Segmenter(ModelHubMixin):
         how = self.recipe.inference
         if self._fast is None:
             self._fast = self.network.folded(how.scales if how.compile else None)
-        read = (_read(photo, draft_size(how)) for photo in photos)
+        read = (_read(photo, draft_size(how), self.levels) for photo in photos)
         while some := list(islice(read, photos_together(self._fast))):
             for (pixels, size), logits in zip(some, forward(self._fast, [p for p, _ in some], how.scales), strict=True):
                 yield pixels, size, logits
@@ -138,7 +147,7 @@ class Segmenter(ModelHubMixin):
         """
         name = str(pretrained_model_name_or_path)
         if os.path.isdir(name):
-            _read_recipe(Path(name))
+            _read_config(Path(name))
         try:
             return super().from_pretrained(name, **options)
         except (UserError, TypeError):
@@ -165,8 +174,8 @@ class Segmenter(ModelHubMixin):
                 model_id, revision=revision, cache_dir=cache_dir, force_download=force_download,
                 local_files_only=local_files_only, token=token, allow_patterns=[_WEIGHTS, _CONFIG],
             )  # fmt: skip
-        recipe = _read_recipe(Path(folder))
-        return cls(SegmentationNetwork.load(Path(folder) / _WEIGHTS), recipe).to(device)
+        recipe, levels = _read_config(Path(folder))
+        return cls(SegmentationNetwork.load(Path(folder) / _WEIGHTS), recipe, levels).to(device)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         recipe = _without_paths(self.recipe)
@@ -178,6 +187,7 @@ class Segmenter(ModelHubMixin):
             "id2label": names,
             "label2id": {name: index for index, name in names.items()},
             "recipe": recipe.model_dump(mode="json"),
+            "levels": self.levels,
         }
         self.network.save(save_directory / _WEIGHTS)
         write_text(save_directory / _CONFIG, json.dumps(config, indent=2) + "\n")
@@ -247,20 +257,24 @@ mask = model.predict("photo.jpg")                  # uint8 H x W, the numbers be
 """
 
 
-def _read(photo: Photo, draft: int | None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def _read(photo: Photo, draft: int | None, levels: Levels | None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Return a photo's pixels, a file's perhaps at reduced size, and its height and width."""
     if isinstance(photo, (str, Path)):
-        return read_photo(photo, draft), photo_size(photo)
-    pixels = as_photo(photo)
+        return read_photo(photo, draft, levels), photo_size(photo)
+    pixels = as_photo(photo, levels)
     return pixels, (pixels.shape[0], pixels.shape[1])
 
 
-def _read_recipe(folder: Path) -> Recipe:
+def _read_config(folder: Path) -> tuple[Recipe, Levels | None]:
     file = folder / _CONFIG
     values = read_json(file) if file.is_file() else None
     if not isinstance(values, dict) or not isinstance(values.get("recipe"), dict):
         raise RunError(f"{file} is not of a segmenter of tag2mask: it has no recipe; export the run again")
-    return parse_recipe(values["recipe"], str(file))
+    try:
+        levels = TypeAdapter(Levels | None).validate_python(values.get("levels"))
+    except ValidationError:
+        raise RunError(f"{file} is damaged: its levels are not two numbers; export the run again") from None
+    return parse_recipe(values["recipe"], str(file)), levels
 
 
 def _without_paths(recipe: Recipe) -> Recipe:

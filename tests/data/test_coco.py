@@ -18,8 +18,8 @@ from made_data import make_text, square
 from pycocotools import mask as rle
 
 from tag2mask.data import keep_truth, load, load_coco, read_mask, summary
-from tag2mask.data.coco import Drawing, draw_truth
 from tag2mask.data.image_set import Sample
+from tag2mask.data.readers.coco import Drawing, draw_truth
 from tag2mask.errors import DataError
 
 Coco = Callable[..., Path]
@@ -132,7 +132,7 @@ def test_truth_is_drawn_once(coco: Coco, tmp_path: Path, monkeypatch: pytest.Mon
     first = kept.truth(sample)
     assert np.array_equal(read_mask(tmp_path / "truth/one.png"), first)
     with monkeypatch.context() as patch:
-        patch.setattr("tag2mask.data.coco._encode", None)
+        patch.setattr("tag2mask.data.readers.coco._encode", None)
         assert np.array_equal(kept.truth(sample), first)
     coco(annotation(LIGHT, square(0, 0, 4)))
     os.utime(path, ns=(0, (tmp_path / "truth/one.png").stat().st_mtime_ns + 10**9))

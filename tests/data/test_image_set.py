@@ -44,11 +44,11 @@ def test_summary() -> None:
     ]
 
 
-@pytest.mark.parametrize("length", [1, 10, 33, 200])
+@pytest.mark.parametrize("length", [1, 10, 33, 197])
 def test_summary_fits_80_columns(length: int) -> None:
     classes = tuple(f"{n:03}" + "x" * length for n in range(30))
-    lines = summary(made_set([(1, 2)] * 1000, classes)).splitlines()
-    assert all(len(line) <= 80 for line in lines) or length == 200
+    lines = summary(made_set([(1,), (2,)] * 500, classes)).splitlines()
+    assert all(len(line) <= 80 for line in lines) or length == 197
     assert all("".join(lines).count(name) == 1 for name in classes)
 
 

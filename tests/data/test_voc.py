@@ -8,7 +8,7 @@ import pytest
 from made_data import make_photo, make_text
 
 from tag2mask.data import ImageSet, load, load_voc, summary
-from tag2mask.data.voc import VOC_CLASSES
+from tag2mask.data.readers.voc import VOC_CLASSES
 from tag2mask.errors import DataError
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import tag2mask as t2m
 from tag2mask.data import voc_palette, write_mask
-from tag2mask.data.voc import VOC_CLASSES
+from tag2mask.data.readers.voc import VOC_CLASSES
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 IDS = ("2008_000001", "2008_000004", "2008_000007")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tag2mask.data import load, read_mask, voc_palette
 from tag2mask.data.loading import photo_batches
-from tag2mask.data.voc import VOC_CLASSES
+from tag2mask.data.readers.voc import VOC_CLASSES
 from tag2mask.files import share_file
 from tag2mask.patterns.estimator import ClassPatterns
 from tag2mask.reproduce import figures, tables

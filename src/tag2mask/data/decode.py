@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -15,6 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from tag2mask.errors import DataError
 from tag2mask.files import whole
+
+Levels: TypeAlias = tuple[int, int]
+"""The 16-bit values that become 0 and 255; what lies between is scaled, what lies outside is cut."""
 
 MAX_PIXELS = 178_956_970
 """Photos of more pixels than this are refused (the limit at which Pillow too speaks of a bomb)."""
@@ -34,20 +38,25 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPPABLE = ("RGB;16", "RGBX;16", "RGBA;16")
+"""Colours of 16 bits of which Pillow reads either byte."""
+
 _ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 274, 256, 257
 
 
-def read_photo(path: str | Path, draft_size: int | None = None) -> np.ndarray:
+def read_photo(path: str | Path, draft_size: int | None = None, levels: Levels | None = None) -> np.ndarray:
     """Read a photo as it is meant to be seen.
 
     EXIF orientation is applied (in a PNG, where it stands before the pixels). Transparency is laid over
-    white; grey, palette, CMYK and 1-bit become RGB; 16-bit grey is divided by 257, so that 65535 is 255.
-    Of several frames the first is read. Colour profiles are not applied.
+    white; grey, palette, CMYK and 1-bit become RGB; 16 bits are scaled to 8 by ``levels``. Of several frames the
+    first is read. Colour profiles are not applied.
 
     Args:
         path: JPEG, PNG, WebP, BMP, TIFF or GIF, known by its content, not by its suffix.
         draft_size: if given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is much faster,
             but never with a side below this (unless the photo itself is smaller).
+        levels: of 16-bit photos, the values that become 0 and 255: those of the photo's set (`ImageSet.levels`), so
+            that all its photos are scaled alike. None: those of the photo alone. 8-bit photos are read as they are.
 
     Returns:
         uint8 H x W x 3, RGB.
@@ -58,16 +67,17 @@ def read_photo(path: str | Path, draft_size: int | None = None) -> np.ndarray:
     with _opened(path, PHOTO_FORMATS) as image:
         if draft_size is not None:
             image.draft(None, (draft_size, draft_size))
-        return _pixels(image, path)
+        return _pixels(image, path, _low_bytes(path, image), levels)
 
 
-def as_photo(photo: Photo) -> NDArray[np.uint8]:
+def as_photo(photo: Photo, levels: Levels | None = None) -> NDArray[np.uint8]:
     """Return a photo as `read_photo` gives it, whatever it is given as.
 
     Args:
-        photo: a file; a Pillow image, which is treated as its file would be; or an array: uint8 H x W x 3 (RGB),
-            H x W x 4 (RGBA, laid over white), H x W or H x W x 1 (grey), or uint16 H x W (16-bit grey). Other dtypes
-            are refused, since nothing says what range they have.
+        photo: a file; a Pillow image, which is treated as its file would be (but Pillow gives 8 bits of 16-bit
+            colours); or an array: H x W x 3 (RGB), H x W x 4 (RGBA, laid over white), H x W or H x W x 1 (grey), uint8
+            or uint16. Other dtypes are refused, since nothing says what range they have.
+        levels: of 16-bit photos, as for `read_photo`.
 
     Returns:
         uint8 H x W x 3, RGB.
@@ -79,23 +89,23 @@ def as_photo(photo: Photo) -> NDArray[np.uint8]:
     (2, 4, 3)
     """
     if isinstance(photo, (str, Path)):
-        return read_photo(photo)
+        return read_photo(photo, levels=levels)
     if isinstance(photo, np.ndarray):
-        photo = _image_of(photo)
+        photo = _image_of(photo, levels)
         if isinstance(photo, np.ndarray):
             return photo
     if not isinstance(photo, Image.Image):
         raise DataError(f"a photo is a file, a Pillow image or an array, not {type(photo).__name__}; give one of these")
     with _refused("the image in memory", PHOTO_FORMATS, "photo"):
-        return _pixels(photo, "the image in memory")
+        return _pixels(photo, "the image in memory", None, levels)
 
 
-def _image_of(photo: NDArray[Any]) -> Image.Image | NDArray[np.uint8]:
+def _image_of(photo: NDArray[Any], levels: Levels | None) -> Image.Image | NDArray[np.uint8]:
     """Return an array as an image, or as it is where it is uint8 H x W x 3."""
     shape = " x ".join(map(str, photo.shape))
-    if photo.dtype != np.uint8 and not (photo.dtype == np.uint16 and photo.ndim == 2):
+    if photo.dtype not in (np.uint8, np.uint16):
         known = " (of 0 to 1: (255 * photo).round().astype('uint8'))" if photo.dtype.kind == "f" else ""
-        raise DataError(f"the photo is a {photo.dtype} array {shape}; give uint8, 0 to 255{known}")
+        raise DataError(f"the photo is a {photo.dtype} array {shape}; give uint8, 0 to 255, or uint16{known}")
     if photo.ndim == 3 and photo.shape[2] == 1:
         photo = photo[:, :, 0]
     if photo.ndim not in (2, 3) or (photo.ndim == 3 and photo.shape[2] not in (3, 4)) or not photo.size:
@@ -105,17 +115,64 @@ def _image_of(photo: NDArray[Any]) -> Image.Image | NDArray[np.uint8]:
         )
     if photo.shape[0] * photo.shape[1] > MAX_PIXELS:
         raise DataError(f"the photo is an array {shape}, more than {MAX_PIXELS // 1_000_000} million pixels; shrink it")
+    if photo.dtype == np.uint16:
+        colours = photo if photo.ndim == 2 else photo[..., :3]
+        scaled = _scaled(colours, levels or levels_of_counts(count_values(colours)))
+        photo = scaled if photo.ndim == 2 else np.dstack([scaled, (photo[..., 3:] >> 8).astype(np.uint8)])
     return photo if photo.ndim == 3 and photo.shape[2] == 3 else Image.fromarray(np.ascontiguousarray(photo))
 
 
-def _pixels(image: Image.Image, name: str | Path) -> NDArray[np.uint8]:
+def _pixels(
+    image: Image.Image, name: str | Path, low_bytes: NDArray[np.uint8] | None, levels: Levels | None
+) -> NDArray[np.uint8]:
     orientation = _orientation(image)
     image.load()
     if image.format == "TIFF":  # Pillow may have turned it while loading
         orientation = _orientation(image)
     turn = _TURNS.get(orientation)
-    rgb = _to_rgb(image, name)
+    rgb = _to_rgb(image, name, low_bytes, levels)
     return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def is_deep(path: str | Path) -> bool:
+    """Return whether a photo has 16 bits a value, from its header alone.
+
+    Raises:
+        DataError: the file is missing, too large, or its header is no photo's.
+    """
+    with _opened(path, PHOTO_FORMATS) as image:
+        return image.mode.startswith("I") or _is_16_bit_colour(image)
+
+
+def read_deep(path: str | Path) -> np.ndarray:
+    """Read the values of a 16-bit photo that `is_deep`, without its transparency.
+
+    Returns:
+        uint16 H x W or H x W x channels.
+
+    Raises:
+        DataError: as of `read_photo`.
+    """
+    with _opened(path, PHOTO_FORMATS) as image:
+        low_bytes = _low_bytes(path, image)
+        image.load()
+        return _deep_values(image, path, low_bytes)
+
+
+def count_values(values: np.ndarray) -> np.ndarray:
+    """Return how often each 16-bit value occurs among some four million of them, int 65536."""
+    return np.bincount(values.ravel()[:: 1 + values.size // 2**22], minlength=2**16)
+
+
+def levels_of_counts(counts: np.ndarray) -> Levels:
+    """Return the 0.1st and the 99.9th percentile of 16-bit values, given how often each occurs, int 65536.
+
+    >>> levels_of_counts(np.bincount(np.arange(1000, 5000), minlength=2**16))
+    (1003, 4995)
+    """
+    below = counts.cumsum()
+    low, high = (int(np.searchsorted(below, share * below[-1])) for share in (0.001, 0.999))
+    return low, high
 
 
 def photo_size(path: str | Path) -> tuple[int, int]:
@@ -249,10 +306,16 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+def _to_rgb(image: Image.Image, path: str | Path, low_bytes: np.ndarray | None, levels: Levels | None) -> Image.Image:
     """Return the image in mode RGB."""
-    if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image), path)
+    if image.mode.startswith("I") or low_bytes is not None:
+        values = _deep_values(image, path, low_bytes)
+        scaled = _scaled(values, levels or levels_of_counts(count_values(values)))
+        if not image.has_transparency_data or low_bytes is None:
+            return Image.fromarray(scaled).convert("RGB")
+        alpha = image.convert("RGBA").getchannel("A")
+        image = Image.fromarray(scaled).convert("RGBA")
+        image.putalpha(alpha)
     if image.mode == "F":
         raise DataError(f"{path}: pixels are floating-point numbers; save the photo with 8 or 16 bits")
     if not image.has_transparency_data:
@@ -261,12 +324,61 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def _from_16_bit(values: np.ndarray, path: str | Path) -> Image.Image:
-    """Return grey values 0 to 65535 as RGB, 65535 becoming 255."""
+def _deep_values(image: Image.Image, path: str | Path, low_bytes: np.ndarray | None) -> np.ndarray:
+    """Return the 16-bit values of an image that is loaded: grey, or colours of which it has the high bytes."""
+    values = np.asarray(image)
+    if low_bytes is not None:
+        return (values.astype(np.uint16) << 8 | low_bytes)[..., :3]
     if values.min() < 0 or values.max() > 65535:
         raise DataError(f"{path}: grey values lie outside 0 to 65535; save the photo with 8 or 16 bits")
-    grey = ((values.astype(np.int32) + 128) // 257).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+    return values.astype(np.uint16)
+
+
+def _scaled(values: np.ndarray, levels: Levels) -> np.ndarray:
+    """Return 16-bit values as uint8: the levels become 0 and 255, what lies between is rounded."""
+    low, high = levels[0], max(levels[1], levels[0] + 1)
+    table = (np.arange(2**16) - low) * (255 / (high - low))
+    return np.clip(np.rint(table), 0, 255).astype(np.uint8)[values]
+
+
+def _is_16_bit_colour(image: Image.Image) -> bool:
+    return image.mode in ("RGB", "RGBA") and any(";16" in _raw_mode(tile) for tile in _tiles(image))
+
+
+def _low_bytes(path: str | Path, image: Image.Image) -> np.ndarray | None:
+    """Return the low bytes of a 16-bit colour image, None if it is none.
+
+    Pillow reads 16-bit colours as their high bytes. Told that the file has the other order of bytes, it reads the low
+    ones as these. Of grey with transparency it reads no low bytes: they are 0.
+    """
+    if not _is_16_bit_colour(image):
+        return None
+    if any(_raw_mode(tile)[:-1] not in _SWAPPABLE for tile in _tiles(image)):
+        return np.zeros((1, 1, 1), np.uint8)
+    with _opened(path, PHOTO_FORMATS) as other:
+        swapped: Any = other
+        swapped.tile = [_other_byte_order(tile) for tile in _tiles(other)]
+        return np.asarray(other)
+
+
+def _tiles(image: Any) -> list[Any]:
+    """Return how the parts of an image lie in its file, as Pillow has it."""
+    return list(image.tile)
+
+
+def _raw_mode(tile: Any) -> str:
+    """Return how the values lie in the file, by Pillow's name: ``RGB;16B`` is 16 bits, high byte first."""
+    args = tile[3]
+    return str(args if isinstance(args, str) else args[0] if args else "")
+
+
+def _other_byte_order(tile: Any) -> Any:
+    codec, extents, offset, args = tile
+    mode = _raw_mode(tile)
+    order = mode[-1] if mode[-1] != "N" else sys.byteorder[0].upper()  # N is the machine's own
+    mode = mode[:-1] + {"L": "B", "B": "L"}[order]
+    changed = (codec, extents, offset, mode if isinstance(args, str) else (mode, *args[1:]))
+    return type(tile)(*changed) if hasattr(tile, "_fields") else changed
 
 
 @lru_cache(maxsize=1)

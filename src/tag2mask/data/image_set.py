@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import index
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
-from tag2mask.data.decode import photo_size, read_mask, write_mask
-from tag2mask.errors import DataError
+from tag2mask.data import tables
+from tag2mask.data.decode import Levels, photo_size, read_mask, read_photo, write_mask
+from tag2mask.data.levels import levels_of
+from tag2mask.data.photo_names import check_photo_names
+from tag2mask.data.photos import masks_by_name, readable
+from tag2mask.data.split import divide
+from tag2mask.errors import DataError, few
 from tag2mask.names import IGNORE
 from tag2mask.notebook import html_table
 
@@ -26,12 +34,37 @@ class Sample:
         labels: sorted indices of the classes present, 1 to C (0 is background and never listed); empty
             where the labels are not known or the photo shows background only.
         mask: the true mask's file, uint8 palette PNG, or None.
+        levels: the 16-bit values that become 0 and 255 (`ImageSet.levels`); 8-bit photos do not need them.
+
+    Raises:
+        DataError: a label is no whole number. Paths may be given as text, labels in any order.
     """
 
     name: str
     image: Path
     labels: tuple[int, ...] = ()
     mask: Path | None = None
+    levels: Levels | None = None
+
+    def __post_init__(self) -> None:
+        """Turn text into paths, and put labels in order."""
+        object.__setattr__(self, "image", Path(self.image))
+        object.__setattr__(self, "mask", None if self.mask is None else Path(self.mask))
+        try:
+            object.__setattr__(self, "labels", tuple(sorted({index(label) for label in self.labels})))
+        except TypeError:
+            raise DataError(
+                f"photo {self.name!r}: labels are a list of class numbers, not {self.labels!r};"
+                " with names of classes use ImageSet.from_samples"
+            ) from None
+
+    def read(self, draft_size: int | None = None) -> np.ndarray:
+        """Read the photo by `read_photo`, uint8 H x W x 3, scaled as its set if it has 16 bits.
+
+        Raises:
+            DataError: the photo cannot be read.
+        """
+        return read_photo(self.image, draft_size, self.levels)
 
 
 def no_truth(sample: Sample) -> np.ndarray | None:
@@ -41,16 +74,20 @@ def no_truth(sample: Sample) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Photos with image-level labels.
+    """Photos with image-level labels: a sequence of `Sample`; a slice of it is an image set.
 
     Attributes:
         classes: names of the C foreground classes; class index i is ``classes[i - 1]``, 0 is background.
-        samples: the photos, sorted by name.
+        samples: the photos; those that `tag2mask.load` reads are sorted by name.
         skipped: what was left out, one entry a photo or table row: ``"photos/x.jpg: cannot be read"``.
         draw_truth: how to make the truth of a sample whose ``mask`` is None (COCO draws it from polygons).
         labels_from: where the labels were read, in words (``"labels.csv"``, ``"class folders"``).
         remarks: what else is worth knowing, such as how the set differs from the published one.
         origin: the path, tag table and split that `tag2mask.load` was given, so that a run's folder can say them.
+
+    Raises:
+        DataError: a label is not of 1 to C, a class is none or occurs twice, or photos have names that masks cannot
+            have (`photo_names.check_photo_names`).
     """
 
     classes: tuple[str, ...]
@@ -61,9 +98,82 @@ class ImageSet:
     remarks: tuple[str, ...] = ()
     origin: tuple[str, str | None, str | None] | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        """Check classes, names and labels."""
+        if isinstance(self.classes, str):
+            raise DataError(f"classes are a list of names, not the text {self.classes!r}; write [{self.classes!r}]")
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "samples", tuple(self.samples))
+        tables.check_classes(self.classes, self._source)
+        check_photo_names([sample.name for sample in self.samples])
+        for sample in self.samples:
+            if sample.labels and not 1 <= sample.labels[0] <= sample.labels[-1] <= len(self.classes):
+                wrong = sample.labels[0] if sample.labels[0] < 1 else sample.labels[-1]
+                raise DataError(
+                    f"photo {sample.name!r} has the label {wrong}, but labels start at 1 and the {len(self.classes)}"
+                    f" classes go up to {len(self.classes)}; give {self.classes[0]!r} the number 1 (0 is background)"
+                )
+
+    @classmethod
+    def from_samples(
+        cls,
+        samples: Iterable[tuple[str | Path, str | Iterable[str]]],
+        classes: Iterable[str] | None = None,
+        masks: str | Path | Iterable[str | Path | None] | None = None,
+        *,
+        strict: bool = False,
+    ) -> ImageSet:
+        """Make an image set of photos and the names of what they show.
+
+        Photos are named by their paths within the folder that all of them are in, without suffix.
+
+        Args:
+            samples: photo and tags of each: ``[("a.jpg", ["dog"]), ("b.jpg", ["cat", "dog"]), ("c.jpg", [])]``.
+            classes: names of the classes, in order. None: the tags, sorted.
+            masks: the true masks: a folder with ``<name>.png``, or a list with a file or None for each photo.
+            strict: unreadable photos are an error, not left out.
+
+        Raises:
+            DataError: a tag is not among the classes, a mask is not there, no photo can be read, or two have one name.
+        """
+        rows = [(Path(photo), (tags,) if isinstance(tags, str) else tuple(tags)) for photo, tags in samples]
+        if not rows:
+            raise DataError("no photos were given; give a list of photos and their tags")
+        if strange := [tag for _, tags in rows for tag in tags if not isinstance(tag, str)]:
+            raise DataError(f"tags are names of classes, not {strange[0]!r}; make Sample objects of class numbers")
+        named = _names([photo for photo, _ in rows])
+        tags_of = dict(zip(named, (tags for _, tags in rows), strict=True))
+        used = {tag for tags in tags_of.values() for tag in tags} - {tables.BACKGROUND}
+        names = tables.class_indices(sorted(used) if classes is None else classes, "the tags")
+        tables.check_known(sorted(used), names, "the tags", "the classes")
+        kept, notes = readable(named, strict)
+        made = make_samples(kept, tags_of, names, _masks_of(masks, named))
+        return cls(tuple(names), made, notes).with_levels()
+
+    @property
+    def levels(self) -> Levels | None:
+        """The 16-bit values that become 0 and 255, the same for all photos of the set; None if no photo has 16 bits."""
+        return next((sample.levels for sample in self.samples if sample.levels), None)
+
+    @property
+    def _source(self) -> str:
+        return self.labels_from or "the tags"
+
     def __len__(self) -> int:
         """Return the number of photos."""
         return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Return the photos one after the other."""
+        return iter(self.samples)
+
+    @overload
+    def __getitem__(self, place: int) -> Sample: ...
+    @overload
+    def __getitem__(self, place: slice) -> ImageSet: ...
+    def __getitem__(self, place: int | slice) -> Sample | ImageSet:
+        """Return the photo at a place, or the set of the photos of a slice."""
+        return self.with_samples(self.samples[place]) if isinstance(place, slice) else self.samples[place]
 
     def truth(self, sample: Sample) -> np.ndarray | None:
         """Return the true mask of ``sample``, or None where there is none.
@@ -74,15 +184,37 @@ class ImageSet:
         Raises:
             DataError: the mask cannot be read, is of another size than the photo or has an unknown class.
         """
-        if sample.mask is None:
-            return self.draw_truth(sample)
-        mask = read_mask(sample.mask)
-        _check_mask(mask, sample, len(self.classes))
+        mask = self.draw_truth(sample) if sample.mask is None else read_mask(sample.mask)
+        if mask is not None:
+            _check_mask(mask, sample, len(self.classes))
         return mask
 
     def with_samples(self, samples: tuple[Sample, ...]) -> ImageSet:
         """Return the same set with other photos."""
         return replace(self, samples=samples, origin=None)
+
+    def with_levels(self, levels: Levels | None = None) -> ImageSet:
+        """Return the same set, whose 16-bit photos are scaled by levels, or, where there are none, by their own."""
+        return replace(self, samples=scaled_alike(self.samples, levels))
+
+    def split(self, share: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
+        """Return two sets of about ``share`` and ``1 - share`` of the photos, with all classes in both where possible.
+
+        Args:
+            share: of the first set, between 0 and 1.
+            seed: another one deals the photos in another way; the same always in the same.
+
+        Raises:
+            DataError: the share is not between 0 and 1, or there are fewer than two photos.
+        """
+        if not 0 < share < 1 or len(self) < 2:
+            raise DataError(
+                f"{len(self)} photos cannot be split at {share}; take a share between 0 and 1 of two photos or more"
+            )
+        first = divide([sample.labels for sample in self.samples], share, seed)
+        one = tuple(sample for sample, is_first in zip(self.samples, first, strict=True) if is_first)
+        other = tuple(sample for sample, is_first in zip(self.samples, first, strict=True) if not is_first)
+        return self.with_samples(one), self.with_samples(other)
 
     def labelled(self) -> ImageSet:
         """Return the same set without the photos that carry no label."""
@@ -105,64 +237,66 @@ class ImageSet:
         return html_table(caption, ("class", "photos"), self.images_per_class().items())
 
 
+def make_samples(
+    photos: Mapping[str, Path],
+    tags: Mapping[str, Iterable[str]],
+    classes: Mapping[str, int],
+    masks: Mapping[str, Path],
+) -> tuple[Sample, ...]:
+    """Return a sample of each photo, with its mask where there is one; all by name."""
+    return tuple(
+        Sample(name, file, tables.label_indices(tags[name], classes), masks.get(name)) for name, file in photos.items()
+    )
+
+
+def scaled_alike(samples: Sequence[Sample], levels: Levels | None = None) -> tuple[Sample, ...]:
+    """Return photos that are all scaled by the same levels.
+
+    Args:
+        samples: the photos.
+        levels: of 16-bit photos, the values that become 0 and 255. None: those that a photo has already, else the
+            range of these photos' pixels (`levels_of`).
+    """
+    levels = levels or next((sample.levels for sample in samples if sample.levels), None)
+    levels = levels or levels_of([sample.image for sample in samples])
+    return tuple(samples) if levels is None else tuple(replace(sample, levels=levels) for sample in samples)
+
+
 def keep_truth(image_set: ImageSet, folder: Path) -> ImageSet:
     """Return the same set, whose drawn truth is written to ``folder`` once and read from there afterwards.
 
-    It is drawn again where the file of the labels is newer than the mask. Truth in mask files stays as it is.
+    It is drawn again where the file of the labels has changed since. Where labels are from no file, nothing can say
+    whether the truth is as it was: it is drawn each time. Truth in mask files stays as it is.
     """
     source = Path(image_set.labels_from)
-    changed = source.stat().st_mtime if source.is_file() else 0.0
-    return replace(image_set, draw_truth=partial(_kept, image_set.draw_truth, folder, changed))
+    if image_set.draw_truth is no_truth or not source.is_file():
+        return image_set
+    return replace(image_set, draw_truth=partial(_kept, image_set.draw_truth, folder, source.stat().st_mtime_ns))
 
 
 def check_trainable(image_set: ImageSet) -> None:
     """Check that every class has the two photos that a class pattern needs at the least.
 
     Raises:
-        DataError: a class has one photo or none.
+        DataError: a class has one photo or none, or there are no photos at all.
     """
+    check_not_empty(image_set)
     rare = [f"{name!r} ({count})" for name, count in image_set.images_per_class().items() if count < 2]
     if rare:
         raise DataError(
-            f"{image_set.labels_from or 'the tags'}: too few photos to learn from: {few(rare)};"
+            f"{image_set._source}: too few photos to learn from: {few(rare)};"
             " give each class two photos or more, or take it out of the tags and the list of classes"
         )
 
 
-def summary(image_set: ImageSet) -> str:
-    """Return a few lines on what was read: photos, classes, photos per class, and what was left out.
+def check_not_empty(image_set: ImageSet) -> None:
+    """Check that there are photos.
 
-    >>> photos = (Sample("a", Path("a.jpg"), (1,)), Sample("b", Path("b.jpg"), (1, 2)))
-    >>> print(summary(ImageSet(("cat", "dog"), photos, labels_from="tags.csv")))
-    2 photos of 2 classes, tags from tags.csv
-    1 with one tag, 1 with several, 0 with none (background only)
-    photos per class:
-      cat  2  dog  1
+    Raises:
+        DataError: there are none.
     """
-    tags = [len(sample.labels) for sample in image_set.samples]
-    one, none = tags.count(1), tags.count(0)
-    source = f", tags from {image_set.labels_from}" if image_set.labels_from else ""
-    lines = [
-        f"{len(tags)} photos of {len(image_set.classes)} classes{source}",
-        f"{one} with one tag, {len(tags) - one - none} with several, {none} with none (background only)",
-        "photos per class:",
-        *_columns(image_set.images_per_class()),
-    ]
-    if image_set.skipped:
-        lines += [f"left out: {len(image_set.skipped)}", *(f"  {note}" for note in image_set.skipped[:3])]
-    if len(image_set.skipped) > 3:
-        lines.append(f"  and {len(image_set.skipped) - 3} more")
-    return "\n".join([*lines, *image_set.remarks])
-
-
-def few(items: list[str], most: int = 3) -> str:
-    """Return the first items and how many more there are, for a message of one line.
-
-    >>> few(["'a'", "'b'", "'c'", "'d'", "'e'"])
-    "'a', 'b', 'c' and 2 more"
-    """
-    rest = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + rest
+    if not image_set.samples:
+        raise DataError(f"{image_set._source}: the image set has no photos; give it some")
 
 
 def check_mask_sizes(image_set: ImageSet) -> None:
@@ -176,14 +310,46 @@ def check_mask_sizes(image_set: ImageSet) -> None:
             _check_size(photo_size(sample.mask), sample)
 
 
-def _kept(draw: Callable[[Sample], np.ndarray | None], folder: Path, since: float, sample: Sample) -> np.ndarray | None:
+def _kept(
+    draw: Callable[[Sample], np.ndarray | None], folder: Path, of_labels: int, sample: Sample
+) -> np.ndarray | None:
+    """Return the kept mask if it was drawn from this state of the labels, whose time of change it then has."""
     file = folder / f"{sample.name}.png"
-    if file.is_file() and file.stat().st_mtime > since:
+    if file.is_file() and file.stat().st_mtime_ns == of_labels:
         return read_mask(file)
     mask = draw(sample)
     if mask is not None:
         write_mask(file, mask)
+        os.utime(file, ns=(of_labels, of_labels))
     return mask
+
+
+def _names(photos: Sequence[Path]) -> dict[str, Path]:
+    """Return photos by name: their paths within the folder that all are in, without suffix."""
+    full = [Path(os.path.abspath(photo)) for photo in photos]
+    try:
+        base = os.path.commonpath([photo.parent for photo in full])
+    except ValueError:
+        raise DataError("the photos are on several drives; make Sample objects with names of your own") from None
+    names = [photo.relative_to(base).with_suffix("").as_posix() for photo in full]
+    check_photo_names(names)
+    return dict(zip(names, photos, strict=True))
+
+
+def _masks_of(masks: str | Path | Iterable[str | Path | None] | None, names: Iterable[str]) -> dict[str, Path]:
+    """Return the masks by name that `ImageSet.from_samples` was given."""
+    if isinstance(masks, (str, Path)):
+        if not Path(masks).is_dir():
+            raise DataError(f"{masks}: no such folder of masks; check the path")
+        return masks_by_name(Path(masks))
+    if masks is None:
+        return {}
+    names, files = list(names), [None if mask is None else Path(mask) for mask in masks]
+    if len(files) != len(names):
+        raise DataError(f"{len(files)} masks for {len(names)} photos; give one for each, None where there is none")
+    if missing := [str(file) for file in files if file is not None and not file.is_file()]:
+        raise DataError(f"{few(missing)}: no such mask; check the path")
+    return {name: file for name, file in zip(names, files, strict=True) if file is not None}
 
 
 def _check_size(mask_size: tuple[int, ...], sample: Sample) -> None:
@@ -191,9 +357,13 @@ def _check_size(mask_size: tuple[int, ...], sample: Sample) -> None:
     if mask_size != size:
         seen = f"{mask_size[0]} x {mask_size[1]} pixels (height x width)"
         raise DataError(
-            f"{sample.mask}: the mask has {seen}, its photo {sample.image.name} {size[0]} x {size[1]};"
+            f"{_truth_of(sample)} has {seen}, its photo {sample.image.name} {size[0]} x {size[1]};"
             " save the mask at the photo's size"
         )
+
+
+def _truth_of(sample: Sample) -> str:
+    return f"{sample.image}: the drawn truth" if sample.mask is None else f"{sample.mask}: the mask"
 
 
 def _check_mask(mask: np.ndarray, sample: Sample, class_count: int) -> None:
@@ -201,15 +371,6 @@ def _check_mask(mask: np.ndarray, sample: Sample, class_count: int) -> None:
     highest = int(np.max(mask, where=mask != IGNORE, initial=0))
     if highest > class_count:
         raise DataError(
-            f"{sample.mask}: class index {highest}, but there are {class_count} classes;"
+            f"{sample.mask or sample.image}: class index {highest}, but there are {class_count} classes;"
             " use 0 for background, 1 to the number of classes, 255 for ignored pixels"
         )
-
-
-def _columns(counts: dict[str, int], width: int = 80) -> list[str]:
-    """Return ``name  count`` cells in columns, read along the lines, within ``width`` where names allow."""
-    wide = max((len(name) for name in counts), default=0)
-    digits = max((len(str(count)) for count in counts.values()), default=0)
-    cells = [f"  {name:<{wide}}  {count:>{digits}}" for name, count in counts.items()]
-    per_line = max(1, width // (wide + digits + 4))
-    return ["".join(cells[start : start + per_line]) for start in range(0, len(cells), per_line)]

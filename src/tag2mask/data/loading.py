@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tag2mask.data.decode import read_photo
 from tag2mask.data.image_set import Sample
 from tag2mask.errors import DataError
 from tag2mask.progress import track
@@ -27,7 +26,7 @@ def read_square(sample: Sample, size: int) -> np.ndarray:
     Raises:
         DataError: the photo cannot be read.
     """
-    return square(read_photo(sample.image, draft_size=size), size)
+    return square(sample.read(draft_size=size), size)
 
 
 def square(photo: np.ndarray, size: int) -> np.ndarray:

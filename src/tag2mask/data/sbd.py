@@ -12,7 +12,7 @@ import numpy as np
 
 from tag2mask.data.decode import write_mask
 from tag2mask.data.published import voc_remarks
-from tag2mask.data.voc import VOC_CLASSES, existing_root, list_ids
+from tag2mask.data.readers.voc import VOC_CLASSES, existing_root, list_ids
 from tag2mask.errors import DataError
 from tag2mask.files import write_text
 from tag2mask.names import IGNORE

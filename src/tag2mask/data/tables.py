@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tag2mask.data.image_set import few
-from tag2mask.errors import DataError, nearest
+from tag2mask.errors import DataError, few, nearest
 
 TABLE_NAMES = ("labels.csv", "tags.csv", "labels.json", "tags.json")
 """The tag tables looked for in a folder, in this order."""
@@ -58,6 +57,17 @@ def read_table(path: str | Path) -> dict[str, tuple[str, ...]]:
     for tag in {tag for tags in table.values() for tag in tags}:
         check_class_name(tag, path)
     return table
+
+
+def table_tags(table: Path, photos: Mapping[str, Path]) -> dict[str, tuple[str, ...]]:
+    """Return the tags by photo's name that a table gives.
+
+    Raises:
+        DataError: the table is wrong or has tags for no photo.
+    """
+    rows = read_table(table)
+    names = match_photos(rows, photos, table)
+    return {names[entry]: tags for entry, tags in rows.items()}
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -218,6 +228,20 @@ def class_indices(classes: Iterable[str], source: str | Path) -> dict[str, int]:
         twice = next(name for name in indices if classes.count(name) > 1)
         raise DataError(f"{source}: class {twice!r} occurs twice; remove one of them")
     return indices
+
+
+def check_classes(classes: Iterable[str], source: str | Path) -> None:
+    """Check the names of an image set's classes.
+
+    Raises:
+        DataError: `class_indices` or `check_class_name` refuses them, or the background is among them.
+    """
+    for name in class_indices(classes, source):
+        if not isinstance(name, str):
+            raise DataError(f"{source}: {name!r} is no name of a class; write it as text")
+        check_class_name(name, source)
+        if name == BACKGROUND:
+            raise DataError(f"{source}: {BACKGROUND!r} is always 0; take it out of the classes, whose first is 1")
 
 
 def check_known(tags: Iterable[str], classes: Mapping[str, int], source: str | Path, listed: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tag2mask.data import photo_size, read_mask, tables
-from tag2mask.data.folder import photos_by_name
+from tag2mask.data.photos import photos_by_name
 from tag2mask.errors import DataError, ExportError, RunError, nearest
 from tag2mask.names import IGNORE, MaskKind
 from tag2mask.networks.weights import read_about

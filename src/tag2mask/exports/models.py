@@ -187,6 +187,7 @@ def _about(trained: Segmenter) -> dict[str, Any]:
         "scales": how.scales,
         "background_weight": how.background_weight,
         "crf": "left out" if how.crf else "none",
+        "levels": trained.levels,
     }
 
 

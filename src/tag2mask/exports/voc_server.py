@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tag2mask.data.decode import mask_image
-from tag2mask.data.voc import VOC_CLASSES
+from tag2mask.data.readers.voc import VOC_CLASSES
 from tag2mask.errors import DataError
 from tag2mask.exports.masks import Masks
 from tag2mask.files import whole

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from tag2mask.data import ImageSet, Sample, read_photo
+from tag2mask.data import ImageSet, Sample
 from tag2mask.data.loading import photo_batches
 from tag2mask.patterns import ClassPatterns
 from tag2mask.patterns.collect import choose_subsets
@@ -147,7 +147,7 @@ def _draw_pattern(patterns: ClassPatterns, label: int, photos: Sequence[Typical]
     for axes in cells:
         axes.set_axis_off()
     for axes, photo in zip(cells, photos, strict=False):
-        picture = Image.fromarray(read_photo(photo.sample.image, draft_size=320))
+        picture = Image.fromarray(photo.sample.read(draft_size=320))
         picture.thumbnail((320, 320))
         scores = resize_scores(photo.scores[None], picture.height, picture.width)[0]
         axes.imshow(picture.convert("L"), cmap="gray")

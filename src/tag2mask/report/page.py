@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from tag2mask.config import Recipe, recipe_yaml
-from tag2mask.data import Sample, read_photo
+from tag2mask.data import Sample
 from tag2mask.data.loading import keep_readable
 from tag2mask.errors import DataError
 from tag2mask.files import write_bytes
@@ -136,7 +136,7 @@ def _entries(photos: PhotoSet, chosen: Sequence[tuple[Sample, Doubt]], strict: b
     def draw(item: tuple[int, tuple[Sample, Doubt]]) -> tuple[int, dict[str, Any] | str]:
         place, (sample, doubt) = item
         try:
-            photo, size = photo_thumbnail(read_photo(sample.image, draft_size=THUMBNAIL))
+            photo, size = photo_thumbnail(sample.read(draft_size=THUMBNAIL))
         except DataError as error:
             return place, str(error)
         masks = [

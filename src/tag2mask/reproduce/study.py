@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 
 from tag2mask.config import InferenceConfig, Recipe, SegmenterConfig, load_recipe
-from tag2mask.data import Sample, read_mask, read_photo, summary
+from tag2mask.data import Sample, read_mask, summary
 from tag2mask.data.loading import as_tensor, square
-from tag2mask.data.voc import VOC_CLASSES
+from tag2mask.data.readers.voc import VOC_CLASSES
 from tag2mask.distributed import barrier, is_main, of_main
 from tag2mask.errors import DataError, RecipeError, RunError, nearest
 from tag2mask.files import share_file, write_text
@@ -182,7 +182,7 @@ def _table3(study: Study) -> Reproduced:
 def _figure1(study: Study) -> Reproduced:
     run, (sample,) = study.shared, study.photos
     classifier, patterns = _load(run, LAYERS)
-    photo = read_photo(sample.image)
+    photo = sample.read()
     scores, activation = _look(run, classifier, patterns, photo)
     mask = estimate_mask(photo, scores["C41"], sample.labels, run.recipe)
     cam = resize_scores(activation[study.label - 1 :][:1], *photo.shape[:2])[0]

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tag2mask.data import ImageSet
-from tag2mask.data.image_set import few
+from tag2mask.data.decode import Levels
 from tag2mask.data.tables import read_json
-from tag2mask.errors import RunError
+from tag2mask.errors import RunError, few
 from tag2mask.files import write_text
+
+_LEVELS: TypeAdapter[Levels | None] = TypeAdapter(Levels | None)
 
 
 class Known(BaseModel):
@@ -37,11 +39,13 @@ class Fingerprint(BaseModel):
         classes: names of the foreground classes.
         train: the training photos by name.
         evaluation: the evaluation photos by name; None where these are the training photos.
+        levels: by which all 16-bit photos are scaled (`ImageSet.levels`), new ones that are predicted too.
     """
 
     classes: tuple[str, ...]
     train: dict[str, Known]
     evaluation: dict[str, Known] | None
+    levels: Levels | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def fingerprint_of(train: ImageSet, evaluation: ImageSet) -> Fingerprint:
         classes=train.classes,
         train=_known(train),
         evaluation=None if evaluation is train else _known(evaluation),
+        levels=train.levels,
     )
 
 
@@ -86,12 +91,25 @@ def read_fingerprint(file: Path) -> Fingerprint | None:
 
 def write_fingerprint(file: Path, fingerprint: Fingerprint) -> None:
     """Write a fingerprint as JSON, one photo a line."""
-    parts = [f'"classes": {json.dumps(fingerprint.classes)}']
+    parts = [f'"{name}": {json.dumps(getattr(fingerprint, name))}' for name in ("classes", "levels")]
     for name in ("train", "evaluation"):
         photos: dict[str, Known] | None = getattr(fingerprint, name)
         lines = (f"{json.dumps(photo)}: {known.model_dump_json()}" for photo, known in (photos or {}).items())
         parts.append(f'"{name}": ' + ("null" if photos is None else "{\n" + ",\n".join(lines) + "\n}"))
     write_text(file, "{" + ",\n".join(parts) + "}\n")
+
+
+def find_levels(file: Path) -> Levels | None:
+    """Return the levels by which the 16-bit photos of a run were scaled, as `write_fingerprint` wrote them.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    values = read_json(file) if file.is_file() else {}
+    try:
+        return _LEVELS.validate_python(values.get("levels"))
+    except (AttributeError, ValidationError):
+        raise RunError(f"{file} is damaged: its levels are not two numbers; make it again") from None
 
 
 def compare(before: Fingerprint, now: Fingerprint) -> Changes:
@@ -105,11 +123,13 @@ def compare(before: Fingerprint, now: Fingerprint) -> Changes:
     said: list[str] = []
     if before.classes != now.classes:
         said.append(f"other classes: {', '.join(before.classes)} before, {', '.join(now.classes)} now")
+    if before.levels != now.levels:
+        said.append(f"other levels of 16-bit photos: {before.levels} before, {now.levels} now")
     learnt = _differences(before.train, now.train, "training", said)
     seen = _differences(before.evaluation or {}, now.evaluation or {}, "evaluation", said)
     return Changes(
         tuple(said),
-        training=before.classes != now.classes or any(learnt.values()),
+        training=(before.classes, before.levels) != (now.classes, now.levels) or any(learnt.values()),
         evaluated=any(seen.values()),
         stale=frozenset(seen["removed"]) | frozenset(seen["other files"]),
     )

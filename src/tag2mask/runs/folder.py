@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from tag2mask.config import Recipe, parse_recipe, read_yaml
-from tag2mask.data import ImageSet, check_mask_sizes, check_trainable, keep_truth, load
+from tag2mask.data import ImageSet, check_mask_sizes, check_not_empty, check_trainable, keep_truth, load
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError, WeightsError
 from tag2mask.files import remove_unfinished, write_text
@@ -89,6 +89,8 @@ class Run:
         """The training photos with their image-level labels."""
         data = self._load(self.given, self.source.path, self.source.split)
         check_trainable(data)
+        made_from = read_fingerprint(self.fingerprint_file) if self.keep else None
+        data = data.with_levels(made_from.levels if made_from else None)
         return keep_truth(data, self.out / "truth" / "train")
 
     @cached_property
@@ -103,7 +105,8 @@ class Run:
                 f"the evaluation photos have the classes {', '.join(data.classes)}, the training photos "
                 f"{', '.join(self.train.classes)}; {advice}"
             )
-        return keep_truth(data, self.out / "truth" / "evaluation")
+        check_not_empty(data)
+        return keep_truth(data.with_levels(self.train.levels), self.out / "truth" / "evaluation")
 
     def _load(self, given: ImageSet | None, said: str, split: str | None) -> ImageSet:
         """Return an image set that was given, or that the source says where to find."""

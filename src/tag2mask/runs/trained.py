@@ -8,6 +8,7 @@ import torch
 
 from tag2mask.errors import RunError
 from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.runs.fingerprint import find_levels
 from tag2mask.runs.folder import resume_run
 from tag2mask.segmenter import Segmenter
 
@@ -30,4 +31,4 @@ def load_segmenter(run: str | Path, rounds: int | None = None, device: str | tor
     file = opened.segmenter_file if rounds is None else opened.segmenter_after(rounds)
     if not file.exists():
         raise RunError(f"{file} is not there; finish the run with tag2mask run, or name another --rounds")
-    return Segmenter(SegmentationNetwork.load(file), opened.recipe).to(device)
+    return Segmenter(SegmentationNetwork.load(file), opened.recipe, find_levels(opened.fingerprint_file)).to(device)

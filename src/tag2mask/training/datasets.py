@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from tag2mask.data import Sample, read_mask, read_photo
+from tag2mask.data import Sample, read_mask
 from tag2mask.data.loading import as_tensor
 from tag2mask.errors import DataError
 from tag2mask.networks.classifier import targets_of
@@ -40,7 +40,7 @@ class TaggedPhotos(Dataset[tuple[int, "Pair | str"]]):
     def __getitem__(self, index: int) -> tuple[int, Pair | str]:
         """Read and augment one photo."""
         try:
-            photo = as_tensor(read_photo(self.samples[index].image, draft_size=self.size))
+            photo = as_tensor(self.samples[index].read(draft_size=self.size))
         except DataError as error:
             return index, str(error)
         return index, (self.augment(tv_tensors.Image(photo)), self.targets[index])
@@ -64,7 +64,7 @@ class MaskedPhotos(Dataset[tuple[int, "Pair | str"]]):
         """Read and augment one photo and its mask."""
         sample = self.samples[index]
         try:
-            photo = read_photo(sample.image)
+            photo = sample.read()
             mask = read_mask(self.masks / f"{sample.name}.png")
         except DataError as error:
             return index, str(error)

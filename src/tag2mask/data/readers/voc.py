@@ -10,9 +10,10 @@ import numpy as np
 
 from tag2mask.data import tables
 from tag2mask.data.decode import read_mask
-from tag2mask.data.folder import make_samples, photos_by_name, readable, table_tags
-from tag2mask.data.image_set import ImageSet
+from tag2mask.data.image_set import ImageSet, make_samples
+from tag2mask.data.photos import PHOTO_SUFFIXES, masks_by_name, photos_by_name, readable
 from tag2mask.data.published import voc_remarks
+from tag2mask.data.registry import Place, Reader
 from tag2mask.errors import DataError
 from tag2mask.names import IGNORE
 
@@ -22,6 +23,9 @@ VOC_CLASSES = (
     "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 """The 20 classes in VOC's order."""
+
+_MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
+"""Where true masks lie; the last that has one counts."""
 
 _INDICES = tables.class_indices(VOC_CLASSES, "VOC")
 
@@ -51,13 +55,14 @@ def load_voc(
     root = existing_root(path)
     photos = photos_by_name(root / "JPEGImages")
     chosen = None if split is None else _split_names(split, root, photos)
-    source, tags_of = _labels(root, labels, photos)
+    masks = {name: file for folder in _MASK_FOLDERS for name, file in masks_by_name(root / folder).items()}
+    source, tags_of = _labels(root, labels, photos, masks)
     tags = {name: tags for name in chosen or photos if (tags := tags_of(name))}
     tables.check_tagged(chosen or tags, tags, source)
     if not tags:
         raise DataError(f"{source}: no labels for any photo; give a tag table, 'xml' or 'masks' as labels")
     kept, notes = readable({name: photos[name] for name in sorted(tags)}, strict)
-    samples = make_samples(kept, tags, _INDICES, lambda name: _mask_file(root, name))
+    samples = make_samples(kept, tags, _INDICES, masks)
     bare = sorted(set(chosen or photos) - set(tags))
     notes += tuple(f"{photos[name]}: no labels in {source}" for name in bare)
     remarks = voc_remarks(root, split, len(samples))
@@ -91,17 +96,17 @@ class _Plain(ElementTree.TreeBuilder):
 
 
 def _labels(
-    root: Path, labels: str | Path | None, photos: Mapping[str, Path]
+    root: Path, labels: str | Path | None, photos: Mapping[str, Path], masks: Mapping[str, Path]
 ) -> tuple[str, Callable[[str], tuple[str, ...]]]:
     """Return where labels come from, and the function that gives those of a photo (none if it has none)."""
     annotations = root / "Annotations"
     if labels not in ("xml", "masks") and (table := tables.find_table(root, labels)):
-        tags = table_tags(table, photos)
+        tags = tables.table_tags(table, photos)
         tables.check_known({tag for row in tags.values() for tag in row}, _INDICES, table, "VOC's classes")
         return str(table), lambda name: tags.get(name, ())
     if labels == "xml" or (labels is None and annotations.is_dir()):
         return str(annotations), lambda name: _xml_tags(annotations / f"{name}.xml")
-    return str(root / "SegmentationClass"), lambda name: _mask_tags(_mask_file(root, name))
+    return str(root / "SegmentationClass"), lambda name: _mask_tags(masks.get(name))
 
 
 def _xml_tags(file: Path) -> tuple[str, ...]:
@@ -116,18 +121,13 @@ def _xml_tags(file: Path) -> tuple[str, ...]:
     return tuple(names) or (tables.BACKGROUND,)
 
 
-def _mask_tags(file: Path) -> tuple[str, ...]:
-    if not file.is_file():
+def _mask_tags(file: Path | None) -> tuple[str, ...]:
+    if file is None:
         return ()
     present = [int(index) for index in np.unique(read_mask(file)) if index not in (0, IGNORE)]
     if present and present[-1] > len(VOC_CLASSES):
         raise DataError(f"{file}: class index {present[-1]}, but VOC has 20 classes; replace the mask")
     return tuple(VOC_CLASSES[index - 1] for index in present) or (tables.BACKGROUND,)
-
-
-def _mask_file(root: Path, name: str) -> Path:
-    file = root / "SegmentationClass" / f"{name}.png"
-    return file if file.is_file() else root / "SegmentationClassAug" / f"{name}.png"
 
 
 def _split_names(split: str | Path, root: Path, photos: Mapping[str, Path]) -> list[str]:
@@ -147,7 +147,15 @@ def list_ids(file: Path) -> list[str]:
 def _ids(lines: Iterable[str]) -> list[str]:
     """Return the ids that the lines name: their first words, without folder and suffix.
 
-    >>> _ids(["2007_000032", "2007_000039 -1", "/JPEGImages/2007_000063.jpg /masks/2007_000063.png"])
-    ['2007_000032', '2007_000039', '2007_000063']
+    >>> _ids(["2007_000032", "v1.2 -1", "/JPEGImages/2007_000063.jpg /masks/2007_000063.png"])
+    ['2007_000032', 'v1.2', '2007_000063']
     """
-    return list(dict.fromkeys(PurePosixPath(line.split()[0]).stem for line in lines))
+    files = [PurePosixPath(line.split()[0]) for line in lines]
+    return list(dict.fromkeys(file.stem if file.suffix.lower() in PHOTO_SUFFIXES else file.name for file in files))
+
+
+def _is_voc(path: Path, labels: Place, split: Place) -> bool:
+    return path.is_dir() and voc_root(path) is not None
+
+
+READER = Reader(10, _is_voc, load_voc)

@@ -14,10 +14,11 @@ import numpy as np
 from pycocotools import mask as rle
 
 from tag2mask.data import tables
-from tag2mask.data.folder import readable
-from tag2mask.data.image_set import ImageSet, Sample, few
+from tag2mask.data.image_set import ImageSet, Sample
+from tag2mask.data.photos import readable
 from tag2mask.data.published import coco_remarks
-from tag2mask.errors import DataError
+from tag2mask.data.registry import Place, Reader
+from tag2mask.errors import DataError, few
 from tag2mask.names import IGNORE
 
 Record = dict[str, Any]
@@ -120,7 +121,7 @@ def draw_truth(sample: Sample, drawings: Mapping[str, Drawing]) -> np.ndarray | 
             mask[rle.decode(region) > 0] = index
     except Exception as error:  # pycocotools raises nearly anything, plain Exception too
         raise DataError(
-            f"{sample.image}: a segmentation of this photo is not COCO's ({error}); mend it in the JSON"
+            f"{sample.image}: a segmentation of this photo is not COCO's ({error}); correct it in the JSON"
         ) from None
     return mask
 
@@ -216,3 +217,29 @@ def _encode(segmentation: Any, height: int, width: int) -> Any:
     if outline > 4 * height * width + 100 * (height + width):  # pycocotools takes memory for each pixel of it
         raise ValueError("the outline of an object is longer than any that fits in the photo")
     return rle.merge(rle.frPyObjects([polygon.tolist() for polygon in drawable], height, width))
+
+
+def load_instances(path: Path, labels: Place, split: Place, strict: bool) -> ImageSet:
+    """Load COCO data by `load_coco`, from a JSON or from a folder that has one."""
+    if labels:
+        raise DataError(f"{labels}: a COCO JSON has its own labels; leave the tag table out")
+    return load_coco(_instances(path, split) or path, split, strict=strict)
+
+
+def _is_coco(path: Path, labels: Place, split: Place) -> bool:
+    if path.is_file():
+        return path.suffix.lower() == ".json"
+    return not labels and tables.find_table(path, None) is None and _instances(path, split) is not None
+
+
+def _instances(folder: Path, split: Place) -> Path | None:
+    """Return a folder's COCO JSON, None if it has none at all."""
+    found = instances_file(folder, split) or instances_file(folder, None)
+    others = sorted([*folder.glob("instances_*.json"), *folder.glob("annotations/instances_*.json")])
+    if found is None and others:
+        splits = few([repr(path.stem.removeprefix("instances_")) for path in others])
+        raise DataError(f"{folder}: COCO files of the splits {splits}; name one of them or give one of the files")
+    return found
+
+
+READER = Reader(20, _is_coco, load_instances)

@@ -1,0 +1,1 @@
+"""One file for each kind of data, each with its ``READER``; the files are the registry."""
