@@ -13,10 +13,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from tag2mask.cli import evaluate, predict
 from tag2mask.data import write_mask
 from tag2mask.runs.folder import read_metrics, resume_run
-from tag2mask.runs.tasks import train_on
+from tag2mask.runs.tasks import evaluate, predict, train_on
 
 
 def main() -> None:

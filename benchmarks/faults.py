@@ -39,8 +39,8 @@ from safetensors.torch import load_file
 from tag2mask import cli  # the imports of a run, before it is forked
 from tag2mask.data import read_mask
 from tag2mask.demo.scenes import write_scenes
-from tag2mask.runs import stages
-from tag2mask.runs.folder import LOCK
+from tag2mask.runs.lock import LOCK
+from tag2mask.runs.stages import STAGES
 
 RECIPE = {
     "name": "faults",
@@ -239,13 +239,13 @@ def killed(trial, times):
             trial.finish(out)
             number += 1
     trial.finish(out)
-    hit = ", ".join(f"{stage} {stages[stage]}" for stage in ("before", *stages.STAGES) if stages[stage])
+    hit = ", ".join(f"{stage} {stages[stage]}" for stage in ("before", *STAGES) if stages[stage])
     return f"{times} kills at random moments ({hit}), {number + 1} runs"
 
 
 def stage_of(said):
     """Return the last stage that a run has begun."""
-    return next((stage for stage in reversed(stages.STAGES) if f"  {stage}: " in said), "before")
+    return next((stage for stage in reversed(STAGES) if f"  {stage}: " in said), "before")
 
 
 def interrupted(trial, times):

@@ -91,11 +91,11 @@ def epoch_of(train, size, classes):
         torch.cuda.reset_peak_memory_stats()
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("tag2mask.training.read_photo", lambda *_, **__: photo),
-        patch("tag2mask.training.read_mask", lambda *_: mask),
-        patch("tag2mask.training.TaggedPhotos", lambda *given: Repeated(TaggedPhotos(*given))),
-        patch("tag2mask.training.MaskedPhotos", lambda *given: Repeated(MaskedPhotos(*given))),
-        patch("tag2mask.training.save_checkpoint", lambda *_: ends.append(now())),
+        patch("tag2mask.training.datasets.read_photo", lambda *_, **__: photo),
+        patch("tag2mask.training.datasets.read_mask", lambda *_: mask),
+        patch("tag2mask.training.classifier.TaggedPhotos", lambda *given: Repeated(TaggedPhotos(*given))),
+        patch("tag2mask.training.segmenter.MaskedPhotos", lambda *given: Repeated(MaskedPhotos(*given))),
+        patch("tag2mask.training.loop.save_checkpoint", lambda *_: ends.append(now())),
     ):
         train(seed=0, workers=0, checkpoint=Path(folder) / "none.pt")
     return ends[1] - ends[0], peak()

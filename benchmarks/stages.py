@@ -71,7 +71,7 @@ def row_of(stage, run, waiting):
     """Do a stage and say what it took."""
     profile, before, start = cProfile.Profile(time.thread_time), waiting.seconds, time.perf_counter()
     processor, main_thread = processor_seconds(), time.thread_time()
-    profile.runcall(STAGES[stage], run)
+    profile.runcall(STAGES[stage].do, run)
     seconds, processor = time.perf_counter() - start, processor_seconds() - processor
     main_share = 100 * (time.thread_time() - main_thread) / processor
     share = 100 * (waiting.seconds - before) / seconds

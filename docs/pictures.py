@@ -12,51 +12,54 @@ import numpy as np
 from PIL import Image
 
 import tag2mask as t2m
-from tag2mask.data import read_mask, read_photo, scenes, write_mask
+from tag2mask.data import read_mask, read_photo, write_mask
+from tag2mask.demo.backgrounds import bricks, draw_background
+from tag2mask.demo.scenes import Scene, Spot, develop, light_from
+from tag2mask.demo.scenes import paint as paint_object
 from tag2mask.report import OverviewRow, save_overview
 
 PHOTOS, SHOWN, SIZE = 24, 3, 256
 BALL, LADYBIRD, STRAWBERRY = 1, 4, 5
 
 
-def paint(index: int, spots: list[scenes._Spot], background: Callable = scenes._background) -> scenes.Scene:
+def paint(index: int, spots: list[Spot], background: Callable = draw_background) -> Scene:
     """Return a scene with objects at given places, in shares of the picture."""
     random = np.random.default_rng([7, index])
     shape = (round(0.75 * SIZE), SIZE)
-    light, photo, mask = scenes._light(random), background(shape, random), np.zeros(shape, np.uint8)
+    light, photo, mask = light_from(random), background(shape, random), np.zeros(shape, np.uint8)
     for spot in spots:
-        place = scenes._Spot(spot.label, spot.row * shape[0], spot.column * shape[1], spot.radius * shape[0])
-        scenes._paint(photo, mask, place, light, random)
-    return scenes.Scene(scenes._develop(photo, random), mask)
+        place = Spot(spot.label, spot.row * shape[0], spot.column * shape[1], spot.radius * shape[0])
+        paint_object(photo, mask, place, light, random)
+    return Scene(develop(photo, random), mask)
 
 
-def apart(index: int) -> scenes.Scene:
+def apart(index: int) -> Scene:
     """One object of one class in each photo: what works."""
-    return paint(index, [scenes._Spot((LADYBIRD, STRAWBERRY)[index % 2], 0.5, 0.35 + 0.06 * (index % 6), 0.3)])
+    return paint(index, [Spot((LADYBIRD, STRAWBERRY)[index % 2], 0.5, 0.35 + 0.06 * (index % 6), 0.3)])
 
 
-def together(index: int) -> scenes.Scene:
+def together(index: int) -> Scene:
     """Two classes that are always in the same photo."""
     left, right = ((LADYBIRD, STRAWBERRY), (STRAWBERRY, LADYBIRD))[index % 2]
-    return paint(index, [scenes._Spot(left, 0.5, 0.27, 0.26), scenes._Spot(right, 0.5, 0.73, 0.26)])
+    return paint(index, [Spot(left, 0.5, 0.27, 0.26), Spot(right, 0.5, 0.73, 0.26)])
 
 
-def tiny(index: int) -> scenes.Scene:
+def tiny(index: int) -> Scene:
     """Objects a twentieth of the photo wide."""
     label = (LADYBIRD, BALL)[index % 2]
     place = np.random.default_rng(index).uniform(0.15, 0.85, 2)
-    return paint(index, [scenes._Spot(label, float(place[0]), float(place[1]), 0.035)])
+    return paint(index, [Spot(label, float(place[0]), float(place[1]), 0.035)])
 
 
-def texture(index: int) -> scenes.Scene:
+def texture(index: int) -> Scene:
     """A class that fills its photos from edge to edge, beside one of objects."""
     if index % 2:
-        return paint(index, [scenes._Spot(BALL, 0.5, 0.35 + 0.06 * (index % 6), 0.3)])
-    scene = paint(index, [], lambda shape, random: scenes._bricks(shape, random).astype(np.float32))
-    return scenes.Scene(scene.photo, np.full_like(scene.mask, STRAWBERRY))
+        return paint(index, [Spot(BALL, 0.5, 0.35 + 0.06 * (index % 6), 0.3)])
+    scene = paint(index, [], lambda shape, random: bricks(shape, random).astype(np.float32))
+    return Scene(scene.photo, np.full_like(scene.mask, STRAWBERRY))
 
 
-CASES: dict[str, tuple[Callable[[int], scenes.Scene], dict[int, str]]] = {
+CASES: dict[str, tuple[Callable[[int], Scene], dict[int, str]]] = {
     "apart": (apart, {LADYBIRD: "ladybird", STRAWBERRY: "strawberry"}),
     "together": (together, {LADYBIRD: "ladybird", STRAWBERRY: "strawberry"}),
     "tiny": (tiny, {LADYBIRD: "ladybird", BALL: "ball"}),

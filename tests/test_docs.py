@@ -13,6 +13,8 @@ import yaml
 
 import tag2mask
 from tag2mask.config import load_recipe
+from tag2mask.patterns.moments import Moments
+from tag2mask.runs.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = [ROOT / "README.md", ROOT / "docs/python.md"]
@@ -60,7 +62,7 @@ def test_names_exist(page):
 
 
 def test_a_name_that_does_not_exist_is_found_out():
-    assert find("tag2mask.patterns.ClassPatterns.fit") is tag2mask.patterns.ClassPatterns.fit
+    assert find("tag2mask.patterns.moments.Moments.merge") is Moments.merge
     for name in ("tag2mask.paterns", "tag2mask.patterns.scores", "tag2mask.load_all"):
         with pytest.raises(AttributeError):
             find(name)
@@ -101,6 +103,23 @@ def test_every_name_of_the_public_face_is_in_an_example():
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]
     assert sorted(re.findall(r"[\w-]+\.md", navigation)) == [page.name for page in PAGES[1:]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    for file in re.findall(r"\b(?:tests|benchmarks|docs)/[\w/.-]+\.(?:py|md)\b", page.read_text("utf-8")):
+        assert (ROOT / file).exists(), file
+
+
+def test_the_page_of_the_house_names_every_room_and_stage():
+    page, script = ((ROOT / f"docs/architecture.{kind}").read_text("utf-8") for kind in ("md", "py"))
+    rooms = re.findall(
+        r'^    "(\w+)": "(.*)",$', script.partition("\nROOMS = {\n")[2].partition("\n}\n")[0], re.MULTILINE
+    )
+    assert len(rooms) > 20
+    tables = [re.findall(r"^\| `(\w+)` \| (.*?) \|", part, re.MULTILINE) for part in page.split("\n## ")]
+    assert tables[1] == rooms
+    assert [name for name, _ in tables[3]] == list(STAGES)
 
 
 def test_the_papers_settings_are_those_of_its_recipe():

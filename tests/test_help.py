@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from tag2mask import cli, exports, names
-from tag2mask.reproduce import study
+from tag2mask.reproduce import items
 from tag2mask.runs import stages
 
 
@@ -70,7 +70,7 @@ def test_values_are_completed(command, monkeypatch, line, words):
 def test_names_that_are_completed_are_all_there_are():
     assert list(names.StageName) == list(stages.STAGES)
     assert list(names.ExportFormat) == list(exports.FORMATS)
-    assert set(names.Item) == set(study.ITEMS)
+    assert set(names.Item) == set(items.ITEMS)
 
 
 def test_the_script_for_bash_is_bash(command, monkeypatch):

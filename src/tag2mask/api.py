@@ -20,9 +20,12 @@ from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
 from tag2mask.files import write_text
 from tag2mask.inference import predict_masks
+from tag2mask.logs import warn
 from tag2mask.methods import method_settings
 from tag2mask.notebook import html_table
-from tag2mask.runs.folder import GIVEN, Source, check_unchanged, locked, open_run, read_metrics, resume_run
+from tag2mask.runs.folder import GIVEN, Source, check_unchanged, open_run, read_metrics, resume_run
+from tag2mask.runs.idle import idle_in_prediction, idle_settings
+from tag2mask.runs.lock import locked
 from tag2mask.runs.stages import run_stages
 from tag2mask.runs.tasks import evaluate as evaluate_run
 from tag2mask.runs.trained import load_segmenter
@@ -88,6 +91,7 @@ def run(
     """
     chosen = load_recipe(recipe, method_settings(method, settings))
     source = _source(data, labels, split, eval_split, eval_data)
+    warn(idle_settings(chosen, settings))
     given = data if isinstance(data, ImageSet) else None
     opened = open_run(out, source, chosen, strict=strict, given=given, given_eval=eval_data, keep=keep)
     return Result(opened.out, RunScores.model_validate(run_stages(opened)))
@@ -143,6 +147,7 @@ def predict_photos(
     model = load_segmenter(run, rounds)
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
     recipe = load_recipe(model.recipe, settings)
+    warn(idle_in_prediction(settings))
     samples = scaled_alike(samples, model.levels)
     return predict_masks(model.network, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
 

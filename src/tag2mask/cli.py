@@ -70,9 +70,7 @@ def run(
     recipe: Annotated[str, typer.Option(help="A recipe's name or YAML file.", autocompletion=recipe_names)] = "fast",
     method: Annotated[
         str | None,
-        typer.Option(
-            help="A method to compare: patterns, cam, gradcam, ddt, sec or dsrg.", autocompletion=method_names
-        ),
+        typer.Option(help=f"A method to compare: {', '.join(method_names())}.", autocompletion=method_names),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
     until: Annotated[str, typer.Option(help="Last stage to do.", autocompletion=_one_of(StageName))] = "report",
@@ -86,11 +84,13 @@ def run(
     from tag2mask.config import load_recipe
     from tag2mask.methods import method_settings
     from tag2mask.runs.folder import Source, open_run
+    from tag2mask.runs.idle import idle_settings
     from tag2mask.runs.stages import find_stage
 
     find_stage(until)
     source = Source.of(data, labels, split, eval_split)
     chosen = load_recipe(recipe, method_settings(method, settings or ()))
+    logs.warn(idle_settings(chosen, settings or ()))
     opened = open_run(out, source, chosen, strict=strict, keep=keep)
     _finish(opened, until)
 
@@ -393,19 +393,17 @@ def _print_scores(scores: dict[str, Any]) -> None:
         return
     from rich.text import Text
 
+    from tag2mask.notebook import number
+
     table = Table("class, IoU in percent", *columns, title=None)
     for name in next(iter(columns.values()))["iou"]:
-        table.add_row(Text(name), *(_number(part["iou"].get(name)) for part in columns.values()))
+        table.add_row(Text(name), *(number(part["iou"].get(name)) for part in columns.values()))
     table.add_section()
-    table.add_row("mIoU", *(_number(part["miou"]) for part in columns.values()))
+    table.add_row("mIoU", *(number(part["miou"]) for part in columns.values()))
     table.add_row("images", *(str(part["images"]) for part in columns.values()))
     from rich.console import Console
 
     Console().print(table)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 if __name__ == "__main__":

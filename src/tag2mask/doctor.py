@@ -18,6 +18,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from tag2mask.errors import reason
+
 OK, NOTE, BROKEN = "ok", "note", "broken"
 _NEEDED = {
     "numpy": "numpy", "scipy": "scipy", "torch": "torch", "torchvision": "torchvision", "timm": "timm",
@@ -67,7 +69,7 @@ def examine(folder: str | Path = ".") -> list[Check]:
         try:
             state, text = look()
         except Exception as error:  # a broken installation can raise anything, and the other rows matter too
-            state, text = BROKEN, _reason(error)
+            state, text = BROKEN, _named(error)
         checks.append(Check(name, state, text))
     return checks + list(_extras())
 
@@ -100,7 +102,7 @@ def _package(name: str, module: str) -> Check:
         import_module(module)
         return Check(name, OK, version(name))
     except Exception as error:  # whatever a broken package raises
-        return Check(name, BROKEN, f"{_reason(error)}; python -m pip install --force-reinstall {name}")
+        return Check(name, BROKEN, f"{_named(error)}; python -m pip install --force-reinstall {name}")
 
 
 def _gpus() -> tuple[str, str]:
@@ -161,5 +163,5 @@ def _installed(name: str) -> bool:
         return False
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {reason(error)}"

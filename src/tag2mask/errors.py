@@ -63,6 +63,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
+def reason(error: BaseException) -> str:
+    r"""Return the first line of an exception's text, or its type's name where it has none.
+
+    >>> reason(ValueError("no room\nat all")), reason(KeyError())
+    ('no room', 'KeyError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def few(items: list[str], most: int = 3) -> str:
     """Return the first items and how many more there are, for a message of one line.
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from tag2mask.config import CrfConfig, InferenceConfig, Recipe
@@ -22,6 +21,7 @@ from tag2mask.errors import DataError
 from tag2mask.networks.backbones import half_precision
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.progress import track
+from tag2mask.resize import resize
 from tag2mask.threads import map_ahead
 
 _STRIP, _TOGETHER = 2**18, 8
@@ -69,7 +69,7 @@ def forward(
     pixels = [as_tensor(photo)[None].to(device).float() for photo in photos]
     with torch.inference_mode(), half_precision(device):
         at_scales = [
-            segmenter(torch.cat([_resize(one, side, side, antialias=True) for one in pixels])).float()
+            segmenter(torch.cat([resize(one, (side, side), antialias=True) for one in pixels])).float()
             for side in scales
         ]
     return [list(of_photo) for of_photo in zip(*at_scales, strict=True)]
@@ -97,9 +97,9 @@ def average(
     """
     height, width = size
     kept = [one if labels is None else one[[0, *labels]] for one in logits]
-    wide = [_resize(one[None], one.shape[1], width)[0].permute(1, 2, 0).contiguous() for one in kept]
+    wide = [resize(one[None], (one.shape[1], width))[0].permute(1, 2, 0).contiguous() for one in kept]
     # Bilinear interpolation between rows is a product with a matrix that is zero away from the diagonal.
-    mixing = [_resize(torch.eye(len(one), device=one.device)[None, None], height, len(one))[0, 0] for one in wide]
+    mixing = [resize(torch.eye(len(one), device=one.device)[None, None], (height, len(one)))[0, 0] for one in wide]
     step = height if wide[0].is_cuda else max(1, _STRIP // wide[0][0].numel())
     for start in range(0, height, step):
         rows = slice(start, min(start + step, height))
@@ -282,7 +282,3 @@ def predict_masks(
 def without_mask(samples: Sequence[Sample], folder: Path) -> list[Sample]:
     """Return the photos that have no mask in ``folder`` yet."""
     return [sample for sample in samples if not (folder / f"{sample.name}.png").exists()]
-
-
-def _resize(maps: Tensor, height: int, width: int, antialias: bool = False) -> Tensor:
-    return functional.interpolate(maps, (height, width), mode="bilinear", align_corners=False, antialias=antialias)

@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import sys
+from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from rich.logging import RichHandler
@@ -78,6 +79,12 @@ def is_quiet() -> bool:
 def is_json() -> bool:
     """Return whether lines are JSON."""
     return any(isinstance(handler.formatter, JsonLines) for handler in LOG.handlers)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Log lines as warnings; of several processes the main one does."""
+    for line in lines if is_main() else ():
+        LOG.warning("%s", line)
 
 
 def tell(message: str, error: BaseException | None = None) -> None:

@@ -9,6 +9,15 @@ _MOST = 30
 """Rows that are shown."""
 
 
+def number(value: float | None) -> str:
+    """Return a number to one place, ``-`` where there is none.
+
+    >>> number(51.26), number(None)
+    ('51.3', '-')
+    """
+    return "-" if value is None else f"{value:.1f}"
+
+
 def html_table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table as HTML, every text escaped, numbers to one place, the first 30 rows.
 
@@ -30,6 +39,4 @@ def html_table(caption: str, header: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1f}" if isinstance(value, float) else escape(str(value))
+    return number(value) if value is None or isinstance(value, float) else escape(str(value))

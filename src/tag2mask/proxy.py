@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from tag2mask.names import IGNORE, Conflict
+from tag2mask.resize import resize
 
 PEAK = 0.98
 """Share of a photo's positions whose scores are below what is called the peak."""
@@ -27,7 +27,7 @@ def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArr
         float32 C x height x width.
     """
     tensor = torch.from_numpy(np.ascontiguousarray(scores, dtype=np.float32))[None]
-    resized = functional.interpolate(tensor, (height, width), mode="bilinear", align_corners=False)
+    resized = resize(tensor, (height, width))
     return np.asarray(resized[0].numpy())
 
 

@@ -23,11 +23,11 @@ from tag2mask.config import Recipe, parse_recipe
 from tag2mask.data import Photo, as_photo, photo_size, read_photo
 from tag2mask.data.decode import Levels
 from tag2mask.data.tables import read_json
-from tag2mask.errors import RunError, UserError
+from tag2mask.errors import RunError, UserError, reason
 from tag2mask.files import write_text
 from tag2mask.inference import draft_size, forward, mask_at, photos_together, probabilities_of
 from tag2mask.networks.deeplab import SegmentationNetwork
-from tag2mask.notebook import html_table
+from tag2mask.notebook import html_table, number
 from tag2mask.scoring import MaskScores
 
 _WEIGHTS, _CONFIG, _CARD = "model.safetensors", "config.json", "README.md"
@@ -77,7 +77,7 @@ class Segmenter(ModelHubMixin):
         try:
             self.network.to(distributed.device() if device is None else device)
         except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the second
-            raise RunError(f"torch cannot use the device '{device}' here ({_first_line(error)})") from None
+            raise RunError(f"torch cannot use the device '{device}' here ({reason(error)})") from None
         self._fast = None
         return self
 
@@ -153,7 +153,7 @@ class Segmenter(ModelHubMixin):
         except (UserError, TypeError):
             raise
         except Exception as error:  # the hub's client raises errors of several libraries
-            raise UserError(f"{name} cannot be loaded ({_first_line(error)}); check the name of the folder") from None
+            raise UserError(f"{name} cannot be loaded ({reason(error)}); check the name of the folder") from None
 
     @classmethod
     def _from_pretrained(
@@ -220,12 +220,12 @@ def model_card(classes: tuple[str, ...], recipe: Recipe, scores: MaskScores | No
     head = {"library_name": "tag2mask", "pipeline_tag": "image-segmentation", "tags": ["weakly-supervised"]}
     scores = scores or MaskScores()
     rows = "\n".join(
-        f"| {index} | {_cell(name)} | {_number(scores.iou.get(name))} |"
+        f"| {index} | {_cell(name)} | {number(scores.iou.get(name))} |"
         for index, name in enumerate(["background", *classes])
     )
     measured = "The run that it is from had no true masks to score its predictions on."
     if scores.miou is not None:
-        measured = f"mIoU {_number(scores.miou)}% on the {scores.images} photos that the run predicted."
+        measured = f"mIoU {number(scores.miou)}% on the {scores.images} photos that the run predicted."
     return f"""---
 {yaml.safe_dump(head, sort_keys=False)}---
 
@@ -287,11 +287,3 @@ def _without_paths(recipe: Recipe) -> Recipe:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

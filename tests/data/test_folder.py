@@ -207,3 +207,26 @@ def test_photos_in(pets: Path) -> None:
 def test_load_finds_a_folder(pets: Path) -> None:
     assert load(pets) == load_folder(pets)
     assert load(str(pets), labels="labels.csv", split=None) == load_folder(pets)
+
+
+def test_masks_whose_suffix_is_in_capitals(pets: Path) -> None:
+    write_mask(pets / "masks/a.PNG", np.ones((8, 12), np.uint8))
+    write_mask(pets / "masks/more/c.Png", np.ones((8, 12), np.uint8))
+    write_mask(pets / "masks/x.PNG", np.ones((8, 12), np.uint8))
+    image_set = load_folder(pets)
+    masks = [sample.mask for sample in image_set]
+    assert masks == [pets / "masks/a.PNG", None, pets / "masks/more/c.Png"]
+    assert image_set.skipped == (f"{pets / 'masks/x.PNG'}: a mask of no photo; give it its photo's name",)
+
+
+def test_masks_that_are_no_png_are_told(pets: Path) -> None:
+    mask = make_photo(pets / "masks/a.bmp")
+    assert load_folder(pets).skipped == (f"{mask}: a mask that is no PNG; save it as PNG",)
+
+
+def test_images_that_are_not_read_are_told(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photo = make_text(pets / "more/d.HEIC", "of a telephone")
+    note = f"{photo}: .HEIC is not read; save the photo as JPEG or PNG"
+    assert load_folder(pets).skipped == (note,)
+    assert len(photos_in(pets)) == 3
+    assert f"passed over: 1 images, the first is {note}" in caplog.text

@@ -131,3 +131,21 @@ def test_the_real_photos(real_photos: Path) -> None:
     truth = val.truth(val.samples[0])
     assert truth is not None
     assert set(truth.ravel().tolist()) - {0, 255} == set(val.samples[0].labels)
+
+
+def test_ids_with_dots(voc: Path) -> None:
+    """``a.v2`` without a suffix is not the photo ``a``."""
+    for name in ("a", "a.v2"):
+        make_photo(voc / f"JPEGImages/{name}.jpg")
+        make_text(voc / f"Annotations/{name}.xml", "<annotation><object><name>cat</name></object></annotation>")
+    for number, line in enumerate(("a.v2", "a.v2.jpg", "JPEGImages\\a.v2.JPG")):
+        make_text(voc / f"ImageSets/Segmentation/list{number}.txt", f"{line}\r\n")
+    assert list(labels_of(load_voc(voc, split="list0"))) == ["a.v2"]
+    assert list(labels_of(load_voc(voc, split="list1"))) == ["a.v2"]
+    assert list(labels_of(load_voc(voc, split="list2"))) == ["a.v2"]
+
+
+def test_masks_whose_suffix_is_in_capitals(voc: Path) -> None:
+    mask = voc / "SegmentationClass/2007_000001.png"
+    mask.rename(mask.with_suffix(".PNG"))
+    assert load_voc(voc).samples[0].mask == mask.with_suffix(".PNG")

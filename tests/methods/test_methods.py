@@ -66,8 +66,9 @@ def test_training_on_seeds_end_to_end(run_method, shapes_folder, method):
 
 @pytest.mark.parametrize("method", ["cam", "gradcam", "ddt"])
 def test_proxy_masks_of_another_method(run_method, method):
-    out = run_method(method, "--set", "patterns.layers=[layer3.0]", "--until", "estimate")
-    assert (out / "patterns.safetensors").exists() == (method == "ddt")
+    out = run_method(method, "--set", "patterns.layers=[layer3.0, layer2.0]", "--until", "estimate")
+    found = ["patterns.safetensors"] if method == "ddt" else []  # of the first layer alone
+    assert [file.name for file in out.glob("patterns*")] == found
     unsure = {name for name, seen in values(out / "proxy").items() if 255 in seen}
     several = {sample.name for sample in resume_run(out).train.samples if len(sample.labels) > 1}
     assert unsure <= (several if method == "ddt" else set())
@@ -98,6 +99,18 @@ def test_an_uncertain_band_stays_uncertain_after_the_crf():
     assert (found[0] == 255).tolist() == [False] * 3 + [True] * 4 + [False] * 2
     plain = estimate_mask(photo, scores, [2], load_recipe("fast", [*settings, "proxy.crf=none"]))
     assert plain.tolist() == [[0, 0, 0, 255, 255, 255, 255, 2, 2]]
+
+
+@pytest.mark.parametrize("method", ["cam", "gradcam", "ddt"])
+def test_what_is_ours_has_no_part_in_other_methods_even_if_it_is_asked_for(method):
+    random = np.random.default_rng(0)
+    scores, activation = random.random((2, 3, 6, 8), np.float32) - np.float32(0.3)
+    photo = np.zeros((12, 16, 3), np.uint8)
+    masks = [
+        estimate_mask(photo, scores, [1, 3], load_recipe("fast", method_settings(method, settings)), activation)
+        for settings in ([], ["proxy.peak_share=0.5", "proxy.activation_weight=0.5", "proxy.cam_weight=2"])
+    ]
+    np.testing.assert_array_equal(*masks)
 
 
 @pytest.mark.parametrize("name", method_names())

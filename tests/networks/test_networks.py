@@ -70,10 +70,10 @@ def test_vgg_aliases_are_the_rectified_convolutions_of_stage_five():
 
 def test_a_network_without_aliases_and_a_misspelt_layer():
     with torch.device("meta"):
-        dense, resnet = timm.create_model("densenet121"), timm.create_model("resnet18")
-    refused("densenet121 has no layer C41", resolve_layer, "C41", "densenet121", dense)
+        levit, resnet = timm.create_model("levit_128s"), timm.create_model("resnet18")
+    refused("levit_128s has no layer C41", resolve_layer, "C41", "levit_128s", levit)
     assert "did you mean 'layer4" in refused("no layer 'layr4.0'", resolve_layer, "layr4.0", "resnet18", resnet)
-    refused("no layer 'layer4.2'", resolve_layer, "C43", "resnet18", resnet)
+    refused("no layer 'layer4.2'", resolve_layer, "layer4.2", "resnet18", resnet)
 
 
 @pytest.mark.parametrize(("stride", "side"), [(32, 11), (16, 21), (8, 41)])
@@ -173,6 +173,48 @@ def test_freeze_before():
     assert trainable == {"layer3", "layer4"}
     assert frozen == {"conv1", "bn1", "layer1", "layer2"}
     refused("no layer 'layer9'", backbone.freeze_before, "layer9")
+
+
+def trained(name, module):
+    """The parts of a network that hold parameters which learn."""
+    backbone = Backbone(name, weights="random")
+    backbone.freeze_before(module)
+    learns = {key: one.requires_grad for key, one in backbone.model.named_parameters()}
+    return sorted({key.rpartition(".")[0] for key, one in learns.items() if one})
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "parts"),
+    [
+        ("vgg11", "C41", ["features.18"]),  # a ReLU
+        ("vgg11", "features.10", ["features.11", "features.13", "features.16", "features.18"]),  # a pool
+        ("resnet10t", "layer4.0.act1", ["layer4.0.bn2", "layer4.0.conv2"]),
+        ("tf_efficientnet_lite0", "conv_head", ["bn2", "conv_head"]),
+        ("tf_efficientnet_lite0", LAST, []),
+        ("vgg11", LAST, []),
+    ],
+)
+def test_what_follows_a_module_is_trained_whether_it_has_parameters_or_not(name, module, parts):
+    found = trained(name, module)
+    if name == "resnet10t":
+        found = [part for part in found if "downsample" not in part]
+    assert found == parts
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("vgg11", "C43"), ("tf_efficientnet_lite0", "C43"), ("resnet18", "layer4.1.act2")]
+)
+def test_a_module_that_nothing_follows_is_refused_as_the_first_to_train(name, module):
+    backbone = Backbone(name, weights="random")
+    refused(f"no weights of {name} follow {module}, .* train from an earlier module", backbone.freeze_before, module)
+
+
+def test_tokens_are_frozen_before_any_block():
+    backbone = Backbone("vit_tiny_patch16_224", weights="random")
+    backbone.freeze_before("blocks.10")
+    learns = {name for name, one in backbone.model.named_parameters() if one.requires_grad}
+    assert {name.split(".")[1] for name in learns if name.startswith("blocks.")} == {"10", "11"}
+    assert not {"cls_token", "pos_embed", "patch_embed.proj.weight"} & learns
 
 
 def test_the_weights_that_come_with_pip():

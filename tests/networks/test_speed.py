@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from shutil import which
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -144,6 +146,69 @@ def test_without_onednn_a_copy_is_folded_alone(monkeypatch):
     monkeypatch.setattr(speed, "_has_fused", lambda image: False)
     faster = faster_copy(seasoned("resnet10t").float(), torch.device("cpu"))
     assert not any(isinstance(module, FusedConv) for module in faster.modules())
+
+
+def broken(*arguments):
+    raise RuntimeError("another torch has another one")
+
+
+def wrong(*arguments):
+    return 2 * PLAIN(*arguments)
+
+
+def turned_back(*arguments):
+    _, of_weight, of_bias = BACKWARD(*arguments)
+    return None, -of_weight, of_bias
+
+
+BACKWARD = torch.ops.aten.convolution_backward
+PLAIN = torch.ops.mkldnn._convolution_pointwise if torch.backends.mkldnn.is_available() else None
+
+
+@pytest.mark.parametrize("operation", [broken, wrong, None])
+def test_a_torch_with_another_fused_convolution_gives_the_same(monkeypatch, operation):
+    names = {} if operation is None else {"_convolution_pointwise": operation}
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**names))
+    backbone = seasoned("tf_efficientnet_lite0").float()
+    faster = faster_copy(backbone, torch.device("cpu"))
+    kinds = {type(module) for module in faster.modules()}
+    assert SamePadding in kinds
+    assert not kinds & {FusedConv, FusedSamePadding}
+    images = 255 * torch.rand(1, 3, 64, 80)
+    with torch.no_grad():
+        for layer, maps in backbone(images).items():
+            assert speed.is_same(faster(images)[layer], maps)
+
+
+@pytest.mark.parametrize("operation", [broken, turned_back])
+def test_a_torch_with_another_backward_pass_learns_the_same(monkeypatch, operation):
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", operation)
+    backbone = seasoned("tf_efficientnet_lite0")
+    faster, images = features_in_training(backbone), 255 * torch.rand(1, 3, 64, 64)
+    assert not any(isinstance(module, DilatedDepthwise) for module in faster.folded.modules())
+    wanted, found = gradients(backbone, backbone, images), gradients(backbone, faster, images)
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-6 * float(value.abs().max()))
+
+
+def test_a_torch_without_a_compiler_says_so_in_one_line(monkeypatch):
+    """As on Windows before torch 2.4, and where Python is newer than torch knows."""
+
+    def refuses(*arguments, **options):
+        raise RuntimeError("Dynamo is not supported\non this system")
+
+    monkeypatch.setattr(torch, "compile", refuses)
+    with pytest.raises(RunError, match=r"does not work here \(Dynamo is not supported\)") as raised:
+        compiled_copy(Turns().eval(), torch.device("cpu"), [16])
+    assert "\n" not in str(raised.value)
+
+
+def test_a_torch_without_the_compilers_settings_compiles_as_it_is(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch._inductor", None)
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
+    model, images = Turns().eval(), torch.rand(1, 3, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled_copy(model, torch.device("cpu"), [16])(images), model(images))
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from tag2mask.config import Recipe, load_recipe
 from tag2mask.data import ImageSet, Sample, load, read_mask, write_mask
 from tag2mask.demo.scenes import make_scene
 from tag2mask.errors import DataError
+from tag2mask.methods import method_settings
 from tag2mask.metrics import confusion_matrix
 from tag2mask.report import PhotoSet, page, save_page
 from tag2mask.report.colours import class_colours
@@ -434,7 +435,7 @@ def test_without_retraining_there_is_no_prediction_of_the_training_photos(tmp_pa
 def test_methods_to_compare_are_named(tmp_path):
     photos = make_set(tmp_path, "ab", proxy=lambda n: half(1))
     for method, says in (("patterns", "varies most"), ("cam", "(CAM)"), ("ddt", "told by DDT"), ("sec", "method SEC")):
-        save_page(tmp_path, [photos], load_recipe("fast", method=method), {})
+        save_page(tmp_path, [photos], load_recipe("fast", method_settings(method)), {})
         assert says in (tmp_path / "report/index.html").read_text("utf-8")
 
 

@@ -17,11 +17,11 @@ from tag2mask.data.loading import photo_batches
 from tag2mask.data.readers.voc import VOC_CLASSES
 from tag2mask.files import share_file
 from tag2mask.patterns.estimator import ClassPatterns
-from tag2mask.reproduce import figures, tables
+from tag2mask.reproduce import figures, items, tables
 from tag2mask.reproduce import published as paper
 from tag2mask.reproduce import study as module
 from tag2mask.reproduce.components import class_dots
-from tag2mask.reproduce.study import LAYERS
+from tag2mask.reproduce.items import LAYERS
 from tag2mask.runs.folder import resume_run
 from tag2mask.scoring import score_folders
 
@@ -292,7 +292,7 @@ def test_figure_1_draws_the_scores_of_equation_3(paper_folder, shapes_folder):
     """All positions of these few photos are drawn: their first coordinates are the scores, their truth the masks'."""
     data = load(shapes_folder, split="train")
     study = resume_run(paper_folder / "shared")
-    classifier, patterns = module._load(study, LAYERS)
+    classifier, patterns = items._load(study, LAYERS)
     label = 2
     subset = [sample for sample in data.samples if label in sample.labels]
     for dots in class_dots(classifier, data, patterns, label):

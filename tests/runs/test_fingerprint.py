@@ -16,7 +16,8 @@ import tag2mask as t2m
 from tag2mask.config import load_recipe
 from tag2mask.data import load, read_mask, write_mask
 from tag2mask.errors import RunError
-from tag2mask.runs.folder import LOCK, Source, locked, open_run, read_metrics, resume_run
+from tag2mask.runs.folder import Source, open_run, read_metrics, resume_run
+from tag2mask.runs.lock import LOCK, locked
 from tag2mask.runs.plan import plan
 from tag2mask.runs.stages import STAGES, redo_stage, run_stages
 
@@ -261,7 +262,7 @@ def test_a_second_process_is_told_that_the_folder_is_in_use(a_run):
 import sys
 from pathlib import Path
 from tag2mask.errors import RunError
-from tag2mask.runs.folder import locked
+from tag2mask.runs.lock import locked
 try:
     with locked(Path({str(a_run)!r})):
         sys.exit("it was let in")

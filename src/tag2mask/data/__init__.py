@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tag2mask.data.decode import Photo, as_photo, photo_size, read_mask, read_photo, voc_palette, write_mask
+from tag2mask.data.decode import photo_size, read_mask, read_photo, voc_palette, write_mask
 from tag2mask.data.image_set import (
     ImageSet,
     Sample,
@@ -11,6 +11,7 @@ from tag2mask.data.image_set import (
     check_trainable,
     keep_truth,
 )
+from tag2mask.data.memory import Photo, as_photo
 from tag2mask.data.readers.coco import load_coco
 from tag2mask.data.readers.folder import load_folder, photos_in
 from tag2mask.data.readers.voc import load_voc

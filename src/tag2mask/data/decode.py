@@ -26,9 +26,6 @@ MAX_PIXELS = 178_956_970
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """What is tried on a photo, by its content. Never all that Pillow knows: EPS would start Ghostscript."""
 
-Photo: TypeAlias = str | Path | Image.Image | NDArray[Any]
-"""What `as_photo` takes."""
-
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -67,64 +64,20 @@ def read_photo(path: str | Path, draft_size: int | None = None, levels: Levels |
     with _opened(path, PHOTO_FORMATS) as image:
         if draft_size is not None:
             image.draft(None, (draft_size, draft_size))
-        return _pixels(image, path, _low_bytes(path, image), levels)
+        return pixels_of(image, path, _low_bytes(path, image), levels)
 
 
-def as_photo(photo: Photo, levels: Levels | None = None) -> NDArray[np.uint8]:
-    """Return a photo as `read_photo` gives it, whatever it is given as.
-
-    Args:
-        photo: a file; a Pillow image, which is treated as its file would be (but Pillow gives 8 bits of 16-bit
-            colours); or an array: H x W x 3 (RGB), H x W x 4 (RGBA, laid over white), H x W or H x W x 1 (grey), uint8
-            or uint16. Other dtypes are refused, since nothing says what range they have.
-        levels: of 16-bit photos, as for `read_photo`.
-
-    Returns:
-        uint8 H x W x 3, RGB.
-
-    Raises:
-        DataError: it is no photo, or cannot be read.
-
-    >>> as_photo(np.full((2, 4), 7, np.uint8)).shape
-    (2, 4, 3)
-    """
-    if isinstance(photo, (str, Path)):
-        return read_photo(photo, levels=levels)
-    if isinstance(photo, np.ndarray):
-        photo = _image_of(photo, levels)
-        if isinstance(photo, np.ndarray):
-            return photo
-    if not isinstance(photo, Image.Image):
-        raise DataError(f"a photo is a file, a Pillow image or an array, not {type(photo).__name__}; give one of these")
-    with _refused("the image in memory", PHOTO_FORMATS, "photo"):
-        return _pixels(photo, "the image in memory", None, levels)
-
-
-def _image_of(photo: NDArray[Any], levels: Levels | None) -> Image.Image | NDArray[np.uint8]:
-    """Return an array as an image, or as it is where it is uint8 H x W x 3."""
-    shape = " x ".join(map(str, photo.shape))
-    if photo.dtype not in (np.uint8, np.uint16):
-        known = " (of 0 to 1: (255 * photo).round().astype('uint8'))" if photo.dtype.kind == "f" else ""
-        raise DataError(f"the photo is a {photo.dtype} array {shape}; give uint8, 0 to 255, or uint16{known}")
-    if photo.ndim == 3 and photo.shape[2] == 1:
-        photo = photo[:, :, 0]
-    if photo.ndim not in (2, 3) or (photo.ndim == 3 and photo.shape[2] not in (3, 4)) or not photo.size:
-        raise DataError(
-            f"the photo is an array {shape}; give height x width x 3 (RGB), x 4 (RGBA) or height x width (grey), "
-            "and several photos as a list"
-        )
-    if photo.shape[0] * photo.shape[1] > MAX_PIXELS:
-        raise DataError(f"the photo is an array {shape}, more than {MAX_PIXELS // 1_000_000} million pixels; shrink it")
-    if photo.dtype == np.uint16:
-        colours = photo if photo.ndim == 2 else photo[..., :3]
-        scaled = _scaled(colours, levels or levels_of_counts(count_values(colours)))
-        photo = scaled if photo.ndim == 2 else np.dstack([scaled, (photo[..., 3:] >> 8).astype(np.uint8)])
-    return photo if photo.ndim == 3 and photo.shape[2] == 3 else Image.fromarray(np.ascontiguousarray(photo))
-
-
-def _pixels(
+def pixels_of(
     image: Image.Image, name: str | Path, low_bytes: NDArray[np.uint8] | None, levels: Levels | None
 ) -> NDArray[np.uint8]:
+    """Return the pixels of an opened image as `read_photo` does.
+
+    Args:
+        image: need not be loaded yet.
+        name: what it is called in errors.
+        low_bytes: of 16-bit colours, of which Pillow gives the high bytes.
+        levels: of 16-bit photos.
+    """
     orientation = _orientation(image)
     image.load()
     if image.format == "TIFF":  # Pillow may have turned it while loading
@@ -266,17 +219,17 @@ def voc_palette() -> np.ndarray:
 
 @contextmanager
 def _opened(path: str | Path, formats: tuple[str, ...], what: str = "photo") -> Iterator[Image.Image]:
-    """Open an image file; what goes wrong inside is `_refused`."""
+    """Open an image file; what goes wrong inside is `refused`."""
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such file; check the name of the {what}")
-    with _refused(path, formats, what), Image.open(path, formats=formats) as image:
+    with refused(path, formats, what), Image.open(path, formats=formats) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         yield image
 
 
 @contextmanager
-def _refused(path: str | Path, formats: tuple[str, ...], what: str) -> Iterator[None]:
+def refused(path: str | Path, formats: tuple[str, ...], what: str) -> Iterator[None]:
     """Turn whatever goes wrong while an image is read into a DataError of one line."""
     try:
         yield
@@ -310,7 +263,7 @@ def _to_rgb(image: Image.Image, path: str | Path, low_bytes: np.ndarray | None, 
     """Return the image in mode RGB."""
     if image.mode.startswith("I") or low_bytes is not None:
         values = _deep_values(image, path, low_bytes)
-        scaled = _scaled(values, levels or levels_of_counts(count_values(values)))
+        scaled = scaled_by(values, levels or levels_of_counts(count_values(values)))
         if not image.has_transparency_data or low_bytes is None:
             return Image.fromarray(scaled).convert("RGB")
         alpha = image.convert("RGBA").getchannel("A")
@@ -334,7 +287,7 @@ def _deep_values(image: Image.Image, path: str | Path, low_bytes: np.ndarray | N
     return values.astype(np.uint16)
 
 
-def _scaled(values: np.ndarray, levels: Levels) -> np.ndarray:
+def scaled_by(values: np.ndarray, levels: Levels) -> np.ndarray:
     """Return 16-bit values as uint8: the levels become 0 and 255, what lies between is rounded."""
     low, high = levels[0], max(levels[1], levels[0] + 1)
     table = (np.arange(2**16) - low) * (255 / (high - low))

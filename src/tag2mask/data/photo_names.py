@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from platform import system
 
@@ -26,7 +26,7 @@ def check_photo_names(names: Sequence[str]) -> None:
                 " use a relative name with / between folders, without .. and \\"
             )
     if len(set(names)) < len(names):
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        twice, _ = Counter(names).most_common(1)[0]
         raise DataError(f"two photos have the name {twice!r}, but masks are named after photos; rename one of them")
     here = system()
     if here == "Windows" and (bad := [name for name in names if not _fits_windows(name)]):

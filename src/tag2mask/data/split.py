@@ -10,9 +10,9 @@ import numpy as np
 def divide(labels: Sequence[Sequence[int]], share: float, seed: int) -> list[bool]:
     """Return which photos go to the first of two parts.
 
-    The rarest class is dealt first: each of its photos goes where most of that class is still wanted (iterative
-    stratification, Sechidis et al. 2011). Of each class of two photos or more both parts want one at least. Where
-    photos with several labels leave a part without a class, a photo is moved if no other class is lost by that.
+    The rarest class is dealt first: each of its photos goes where most of that class is still wanted, as long as there
+    is room (iterative stratification, Sechidis et al. 2011). Of each class of two photos or more both parts want one at
+    least. Where a part is then without a class, a photo is moved there if no class is lost by that.
 
     Args:
         labels: class indices of each photo, from 1; none where there are none.
@@ -36,7 +36,7 @@ def divide(labels: Sequence[Sequence[int]], share: float, seed: int) -> list[boo
     }:
         rarest = min(left, key=lambda label: (label == 0, len(left[label]), label))
         for place in left[rarest]:
-            side = max((0, 1), key=lambda side: (wanted[rarest][side], room[side]))
+            side = max((0, 1), key=lambda side: (room[side] > 0, wanted[rarest][side], room[side]))
             part[place] = side
             room[side] -= 1
             for label in groups[place]:

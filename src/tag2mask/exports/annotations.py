@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ import yaml
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from tag2mask import __version__
 from tag2mask.data import voc_palette
 from tag2mask.exports.masks import Masks
 from tag2mask.exports.polygons import Component, components, polygon, run_lengths
@@ -46,7 +46,7 @@ def write_coco(masks: Masks, out: Path, *, min_area: int = 1) -> None:
             for component in components(mask, min_area):
                 yield {"id": next(numbers), "image_id": image, **_coco_annotation(component, height, width)}
 
-    about = {"description": f"masks exported by tag2mask {__version__}"}
+    about = {"description": f"masks exported by tag2mask {version('tag2mask')}"}
     categories = [{"id": index, "name": name} for index, name in enumerate(masks.classes, 1)]
     with whole(out) as file, file.open("w", encoding="utf-8") as text:
         text.write(f'{{"info": {json.dumps(about)}, "categories": {json.dumps(categories)}, "annotations": ')
@@ -136,7 +136,7 @@ def write_label_studio(
             ]
             yield {
                 "data": {"image": photo_url + quote(os.fsencode(masks.photo_name(name)))},
-                "predictions": [{"model_version": f"tag2mask {__version__}", "result": results}],
+                "predictions": [{"model_version": f"tag2mask {version('tag2mask')}", "result": results}],
             }
 
     with whole(out) as file, whole(out.with_suffix(".xml")) as configuration:

@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -17,13 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
-from tag2mask import __version__
 from tag2mask.config import InferenceConfig
-from tag2mask.errors import ExportError
+from tag2mask.errors import ExportError, reason
 from tag2mask.files import whole
 from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.resize import resize
 from tag2mask.runs.folder import read_metrics
 from tag2mask.runs.trained import load_segmenter
 from tag2mask.scoring import MaskScores
@@ -66,7 +66,7 @@ class Graph(nn.Module):
     def _at_scale(self, image: Tensor, side: int) -> Tensor:
         rows, columns = shrinking(image[0, 0, :, 0], side), shrinking(image[0, 0, 0], side)
         logits = self.network(255 * (rows @ image @ columns.T))
-        return functional.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False).softmax(1)
+        return resize(logits, image.shape[2:]).softmax(1)
 
 
 def shrinking(line: Tensor, side: int) -> Tensor:
@@ -107,7 +107,7 @@ def write_onnx(source: str | Path, out: Path, *, rounds: int | None = None) -> N
     try:
         model = _to_onnx(graph)
     except Exception as error:  # the exporter meets each network in its own way
-        raise ExportError(f"torch {torch.__version__} cannot write {source} as ONNX ({_reason(error)})") from None
+        raise ExportError(f"torch {torch.__version__} cannot write {source} as ONNX ({reason(error)})") from None
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(trained.classes) + 1
     onnx.helper.set_model_props(model, {key: _text(value) for key, value in _about(trained).items()})
     with whole(out) as temporary:
@@ -180,7 +180,7 @@ def _quiet() -> Iterator[None]:
 def _about(trained: Segmenter) -> dict[str, Any]:
     how = trained.recipe.inference
     return {
-        "tag2mask": __version__,
+        "tag2mask": version("tag2mask"),
         "classes": ["background", *trained.classes],
         "input": "image: float32 N x 3 x H x W, RGB, 0 to 1, the photo at its own size; all else is inside the graph",
         "output": "probabilities: float32 N x classes x H x W; the mask is the argmax over classes",
@@ -208,7 +208,3 @@ def _compare(graph: Graph, file: Path) -> None:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -11,21 +11,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from tag2mask.config import Recipe
 from tag2mask.data import ImageSet
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.patterns import ClassPatterns, discover
+from tag2mask.resize import resize_like
 
 Features: TypeAlias = dict[str, Tensor]
 
 PUBLISHED = (
     "proxy.threshold=0", "proxy.peak_share=0", "proxy.cam_weight=0", "proxy.activation_weight=0",
     "patterns.contrast=0", "patterns.layer_weights=[]", "segmenter.tag_weight=0", "segmenter.method=plain",
+    "inference.background_weight=1",
 )  # fmt: skip
 """Settings without which a recipe would add to a published method what is ours."""
+
+OF_PATTERNS = ("patterns.layers", "patterns.images_per_class", "patterns.components", "patterns.contrast")
+"""Parameters that `discover` reads."""
+
+SOME_READ = (
+    *OF_PATTERNS, "patterns.layer_weights", "proxy.threshold", "proxy.peak_share", "proxy.cam_weight",
+    "proxy.activation_weight", "proxy.cam_thresholds",
+)  # fmt: skip
+"""Parameters that some methods read and others do not; every method reads the rest."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Network:
     Attributes:
         classifier: in evaluation mode, not to be trained.
         backbone: the classifier's, faster, for inference alone.
-        patterns: one for each of the recipe's layers; none where the method finds none.
+        patterns: one for each of the method's layers; none where the method finds none.
         recipe: every parameter.
     """
 
@@ -54,17 +64,27 @@ class Method(ABC):
         finds_patterns: whether `fit` finds something that the run folder keeps; else there is no such stage.
         in_shares: whether scores are shares of the class's maximum in the photo, cut at ``proxy.cam_thresholds``;
             else standard deviations, cut at ``proxy.threshold``.
-        options: those of ``proxy`` that the method reads, of those that not every method does.
+        many_layers: whether it looks at all of ``patterns.layers``; else at the first alone.
+        options: the parameters that it reads, of `SOME_READ`.
     """
 
     title: ClassVar[str]
     settings: ClassVar[tuple[str, ...]] = ()
     finds_patterns: ClassVar[bool] = True
     in_shares: ClassVar[bool] = False
-    options: ClassVar[tuple[str, ...]] = ("threshold",)
+    many_layers: ClassVar[bool] = False
+    options: ClassVar[tuple[str, ...]] = ("proxy.threshold", *OF_PATTERNS)
+
+    def refusal(self, backbone: Backbone) -> str:
+        """Return why the method cannot look at a backbone's layers, and what to do; empty where it can."""
+        return ""
+
+    def layers(self, recipe: Recipe) -> list[str]:
+        """Return the layers of a recipe that the method looks at."""
+        return recipe.patterns.layers if self.many_layers else recipe.patterns.layers[:1]
 
     def fit(self, classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPatterns], strict: bool) -> None:
-        """Find the patterns of the recipe's layers, set in place.
+        """Find the patterns of the method's layers, set in place.
 
         Args:
             classifier: gives features and class activations; in evaluation mode.
@@ -85,27 +105,19 @@ class Method(ABC):
         with torch.inference_mode():
             features = network.backbone(images)
             activation = network.classifier.activation(features[LAST])
-            scores = self.score(features, activation, network.patterns, network.recipe)
-            return scores, resized_like(activation, scores)
+            scores = self.score(features, activation, network)
+            return scores, resize_like(activation, scores)
 
     @abstractmethod
-    def score(
-        self, features: Features, activation: Tensor, patterns: Sequence[ClassPatterns], recipe: Recipe
-    ) -> Tensor:
+    def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:
         """Return the scores of all classes, float N x C x h x w.
 
         Args:
-            features: float N x D x h x w by layer, ``last`` among them.
+            features: float N x D x h x w by layer: those of ``network.backbone.layers``, and ``last``.
             activation: float N x C x h x w, the class activations in logits.
-            patterns: as `fit` set them.
-            recipe: every parameter.
+            network: its ``patterns`` are as `fit` set them.
         """
 
     def finish(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return what becomes of a photo's mask, uint8 H x W, at the end."""
         return mask
-
-
-def resized_like(maps: Tensor, other: Tensor) -> Tensor:
-    """Return maps, N x C x h x w, at the size of others, bilinear."""
-    return functional.interpolate(maps, other.shape[2:], mode="bilinear", align_corners=False)

@@ -6,15 +6,12 @@ own maximum in the photo (``proxy.cam_thresholds``). Where several do, ``proxy.c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from tag2mask.config import Recipe
-from tag2mask.methods.base import PUBLISHED, Features, Method
-from tag2mask.patterns import ClassPatterns
+from tag2mask.methods.base import PUBLISHED, Features, Method, Network
 
 SEEDS = ("proxy.cam_thresholds=[0.05, 0.2]", "proxy.crf=none", "segmenter.crop=1", "segmenter.retrain=0")
 """What seeds that grow in training need: room between the classes and the background, whole photos."""
@@ -45,11 +42,9 @@ class Cam(Method):
     )
     finds_patterns = False
     in_shares = True
-    options = ("cam_thresholds",)
+    options: ClassVar[tuple[str, ...]] = ("proxy.cam_thresholds",)
 
-    def score(
-        self, features: Features, activation: Tensor, patterns: Sequence[ClassPatterns], recipe: Recipe
-    ) -> Tensor:
+    def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:
         """Return float N x C x h x w, 0..1."""
         return normalised_cam(activation)
 

@@ -8,17 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional
 
-from tag2mask.config import Recipe
 from tag2mask.data import ImageSet
 from tag2mask.errors import DataError
-from tag2mask.methods.base import PUBLISHED, Features, Method
+from tag2mask.methods.base import PUBLISHED, Features, Method, Network
 from tag2mask.methods.cam import normalised_cam
 from tag2mask.networks.backbones import LAST, resolve_layer
 from tag2mask.networks.classifier import Classifier
 from tag2mask.patterns.eigen import leading_pattern
 from tag2mask.patterns.estimator import ClassPatterns, moments_of
+from tag2mask.resize import resize_like
 
 TIE = 1e-3
 """Standard deviations that a class's CAM adds at most: it breaks ties, no more."""
@@ -67,7 +66,7 @@ def ddt_scores(patterns: ClassPatterns, features: dict[str, Tensor]) -> Tensor:
     """
     scores = patterns.score_features(features)
     cam = normalised_cam(patterns.classifier_.activation(features[LAST]))
-    return scores + TIE * functional.interpolate(cam, scores.shape[2:], mode="bilinear", align_corners=False)
+    return scores + TIE * resize_like(cam, scores)
 
 
 def largest_component(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -86,17 +85,16 @@ class Ddt(Method):
     """DDT at the recipe's first layer."""
 
     title = "DDT"
-    settings = (*PUBLISHED, "proxy.conflict=ignore")
+    settings = (*PUBLISHED, "proxy.conflict=ignore", "proxy.sharpness=3")
+    options = ("proxy.threshold", "patterns.layers", "patterns.components")
 
     def fit(self, classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPatterns], strict: bool) -> None:
         """Find the one pattern of all photos."""
         discover_ddt(classifier, data, patterns, strict)
 
-    def score(
-        self, features: Features, activation: Tensor, patterns: Sequence[ClassPatterns], recipe: Recipe
-    ) -> Tensor:
+    def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:
         """Return float N x C x h x w, in standard deviations."""
-        return ddt_scores(patterns[0], features)
+        return ddt_scores(network.patterns[0], features)
 
     def finish(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Keep the largest region."""

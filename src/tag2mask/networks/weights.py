@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tag2mask.data.tables import check_class_name, class_indices
-from tag2mask.errors import WeightsError
+from tag2mask.errors import WeightsError, reason
 from tag2mask.files import write_bytes
 
 
@@ -35,7 +35,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             raise ValueError("its parts are larger than the file")
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a corrupt file can make the readers raise anything
-        raise WeightsError(f"{file} is corrupt or not a file of plain tensors ({_reason(error)})") from None
+        raise WeightsError(f"{file} is corrupt or not a file of plain tensors ({reason(error)})") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -129,7 +129,7 @@ def refusing(file: str | Path) -> Iterator[None]:
     except WeightsError:
         raise
     except Exception as error:  # what a damaged file leads to can be anything
-        raise WeightsError(f"{file} is corrupt or of another version ({_reason(error)})") from None
+        raise WeightsError(f"{file} is corrupt or of another version ({reason(error)})") from None
 
 
 def save_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, epoch: int) -> None:
@@ -158,7 +158,7 @@ def load_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimiz
         return int(state["epoch"])
     except Exception as error:
         raise WeightsError(
-            f"{file} is corrupt or of another training ({_reason(error)}); delete it to train again"
+            f"{file} is corrupt or of another training ({reason(error)}); delete it to train again"
         ) from None
 
 
@@ -170,7 +170,3 @@ def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _parts(file: Path) -> list[zipfile.ZipInfo]:
     with zipfile.ZipFile(file) as opened:
         return opened.infolist()
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

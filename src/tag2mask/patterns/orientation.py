@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from tag2mask.resize import resize_like
 
 EVIDENCE = ("activation", "centre")
 """What orients a pattern: the classifier's class activation, and a prior that objects stand in the centre."""
@@ -34,5 +35,5 @@ def fit_evidence(evidence: Tensor, maps: Tensor) -> Tensor:
     """Bring evidence to the size of the feature map; the mean per image stays zero."""
     if evidence.shape[2:] == maps.shape[2:]:
         return evidence
-    resized = functional.interpolate(evidence, maps.shape[2:], mode="bilinear", align_corners=False)
+    resized = resize_like(evidence, maps)
     return resized - resized.mean((2, 3), keepdim=True)

@@ -14,34 +14,21 @@ import filecmp
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from tag2mask.config import InferenceConfig, Recipe, SegmenterConfig, load_recipe
-from tag2mask.data import Sample, read_mask, summary
-from tag2mask.data.loading import as_tensor, square
-from tag2mask.data.readers.voc import VOC_CLASSES
+from tag2mask.data import Sample, summary
 from tag2mask.distributed import barrier, is_main, of_main
 from tag2mask.errors import DataError, RecipeError, RunError, nearest
-from tag2mask.files import share_file, write_text
-from tag2mask.inference import predict_masks, read_ahead
-from tag2mask.methods.cam import normalised_cam
-from tag2mask.networks.backbones import LAST, Backbone
-from tag2mask.networks.classifier import Classifier
+from tag2mask.files import share_file
+from tag2mask.inference import predict_masks
+from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.deeplab import SegmentationNetwork
-from tag2mask.patterns import ClassPatterns
 from tag2mask.progress import duration
-from tag2mask.proxy import resize_scores
-from tag2mask.reproduce import figures, tables
-from tag2mask.reproduce import published as paper
-from tag2mask.reproduce.components import class_dots
-from tag2mask.runs.estimate import estimate_mask
-from tag2mask.runs.folder import Run, Source, begin, locked, patterns_file, read_metrics, resume_run
+from tag2mask.reproduce.items import ITEMS, LAYERS, Reproduced, Study, network_of
+from tag2mask.runs.folder import Run, Source, begin, patterns_file, read_metrics
+from tag2mask.runs.lock import locked
 from tag2mask.runs.plan import estimate_seconds
 from tag2mask.runs.stages import STAGES, from_stage, run_stages, take_up
 from tag2mask.runs.tasks import fit_patterns
@@ -49,38 +36,8 @@ from tag2mask.scoring import score_set
 
 log = logging.getLogger("tag2mask")
 
-LAYERS = ("C41", "C42", "C43")
 ROWS = 6
 """Photos in Figures 4 and 5."""
-
-
-@dataclass(frozen=True)
-class Reproduced:
-    """What a table or figure comes as: text to print, and the files that were written."""
-
-    text: str
-    files: list[Path]
-
-
-@dataclass
-class Study:
-    """What a table or figure is made from.
-
-    Attributes:
-        item: its name.
-        out: the folder.
-        shared: the run folder of the classifier and the patterns.
-        runs: by layer, the runs that train a segmenter.
-        label: index of the class to draw, 1..C; 0 for all.
-        photos: those to draw.
-    """
-
-    item: str
-    out: Path
-    shared: Run
-    runs: dict[str, Run]
-    label: int
-    photos: Sequence[Sample]
 
 
 def reproduce(
@@ -117,27 +74,25 @@ def reproduce(
     """
     if item not in ITEMS:
         raise RunError(f"no item '{item}'{nearest(item, ITEMS)} (items: {', '.join(ITEMS)})")
-    make, layers, trains = ITEMS[item]
     year = "2017" if item == "table3" else ""
     source = Source.of(data, labels, split or f"train{year}", eval_split or f"val{year}")
     wanted = _recipe(item, recipe, settings)
-    Backbone(wanted.backbone.name, layers, weights="random")  # has it these layers?
+    Backbone(wanted.backbone.name, ITEMS[item][1], weights="random")  # has it these layers?
     shared = Run(Path(out) / "shared", source, _shared_recipe(wanted), strict)
     label = _label(item, shared.train.classes, class_name)
     study = Study(item, Path(out), shared, {}, label, _photos(item, shared, label, photos))
     with locked(study.out):
-        return _make(study, make, layers if trains else (), layers, wanted)
+        return _make(study, wanted)
 
 
-def _make(
-    study: Study, make: Callable[[Study], Reproduced], trained: Sequence[str], layers: Sequence[str], wanted: Recipe
-) -> Reproduced:
+def _make(study: Study, wanted: Recipe) -> Reproduced:
     """Do what an item needs and what is not there yet, or is of other data, then make it."""
+    make, layers, trains = ITEMS[study.item]
     shared = study.shared
     begin(shared)
     _check_truth(study)
     _take_up(shared)
-    for layer in trained:
+    for layer in layers if trains else ():
         study.runs[layer] = copy.copy(shared)  # with the data that it has read
         study.runs[layer].recipe = _layer_recipe(wanted, layer)
         study.runs[layer].out = study.out / _folder(layer, wanted)
@@ -152,88 +107,6 @@ def _make(
     if study.item == "table1":
         _score_before_retraining(study.runs["C41"])
     return make(study) if is_main() else Reproduced("", [])
-
-
-def _table1(study: Study) -> Reproduced:
-    metrics = {layer: read_metrics(run.out) for layer, run in study.runs.items()}
-    scores = {layer: found["prediction"] for layer, found in metrics.items()}
-    scores |= {"C41": metrics["C41"]["before_retraining"], "C41 + retrain": scores["C41"]}
-    table = tables.table1(scores, _notes(study.runs["C41"], paper.VOC_SET))
-    return _save(study, table, tables.as_printed(table), tables.for_terminal(table))
-
-
-def _table2(study: Study) -> Reproduced:
-    ours = []
-    for folder in sorted(study.out.glob("C41*")):
-        if scores := read_metrics(folder).get("prediction"):
-            ours.append((folder.name, _network(resume_run(folder).recipe), scores["miou"]))
-    run = study.runs["C41"]
-    test = "The test set is scored by VOC's server alone; tag2mask export voc-server writes what it takes."
-    notes = [*_notes(run, paper.VOC_SET), test]
-    return _save(study, tables.table2(ours, run.train.classes == VOC_CLASSES, notes))
-
-
-def _table3(study: Study) -> Reproduced:
-    run = study.runs["C41"]
-    notes = [*_notes(run, paper.COCO_SET), "Of the paper's table only the means are cited here, not its classes."]
-    return _save(study, tables.table3(read_metrics(run.out)["prediction"], notes))
-
-
-def _figure1(study: Study) -> Reproduced:
-    run, (sample,) = study.shared, study.photos
-    classifier, patterns = _load(run, LAYERS)
-    photo = sample.read()
-    scores, activation = _look(run, classifier, patterns, photo)
-    mask = estimate_mask(photo, scores["C41"], sample.labels, run.recipe)
-    cam = resize_scores(activation[study.label - 1 :][:1], *photo.shape[:2])[0]
-    dots = class_dots(classifier, run.train, patterns, study.label)
-    name = run.train.classes[study.label - 1]
-    files = figures.save_features(dots, name, photo, cam, mask, study.out / study.item)
-    shares = "; ".join(f"{d.layer} {100 * d.explained[0]:.1f}% and {100 * d.explained[1]:.1f}%" for d in dots)
-    return Reproduced(f"'{name}', variance explained by the two components: {shares}", files)
-
-
-def _figure3(study: Study) -> Reproduced:
-    patterns = ClassPatterns.load(study.shared.out / patterns_file("C41", LAYERS))
-    row = study.label - 1
-    explained = (100 * patterns.spectra_[row] / patterns.variances_[row]).numpy()
-    name = patterns.classes_[row]
-    files = figures.save_spectrum(explained, name, study.out / study.item)
-    first, second = (f"{value:.1f}%" for value in explained[:2])
-    text = f"'{name}', C41, variance explained: first component {first}, second {second} (the paper, {paper.FIGURE3})"
-    return Reproduced(text, files)
-
-
-def _figure4(study: Study) -> Reproduced:
-    run = study.shared
-    classifier, patterns = _load(run, LAYERS)
-    rows = []
-    for sample, photo in read_ahead(study.photos, 0, run.strict):
-        scores, _ = _look(run, classifier, patterns, photo)
-        masks = [estimate_mask(photo, scores[layer], sample.labels, run.recipe) for layer in LAYERS]
-        rows.append(figures.Row(photo, [run.train.truth(sample), *masks]))
-    return _save_masks(study, rows, ("photo", "truth", *LAYERS), figures.PAGE)
-
-
-def _figure5(study: Study) -> Reproduced:
-    run = study.runs["C41"]
-    rows = [
-        figures.Row(photo, [run.evaluation.truth(sample), read_mask(run.out / "predictions" / f"{sample.name}.png")])
-        for sample, photo in read_ahead(study.photos, 0, run.strict)
-    ]
-    return _save_masks(study, rows, ("photo", "truth", "prediction"), figures.COLUMN)
-
-
-ITEMS: dict[str, tuple[Callable[[Study], Reproduced], tuple[str, ...], bool]] = {
-    "table1": (_table1, LAYERS, True),
-    "table2": (_table2, LAYERS[:1], True),
-    "table3": (_table3, LAYERS[:1], True),
-    "figure1": (_figure1, LAYERS, False),
-    "figure3": (_figure3, LAYERS[:1], False),
-    "figure4": (_figure4, LAYERS, False),
-    "figure5": (_figure5, LAYERS[:1], True),
-}
-"""How each is made, the layers whose patterns it needs, and whether segmenters are trained for it."""
 
 
 def _recipe(item: str, name: str | Path | None, settings: Sequence[str]) -> Recipe:
@@ -267,12 +140,7 @@ def _layer_recipe(recipe: Recipe, layer: str) -> Recipe:
 
 
 def _folder(layer: str, recipe: Recipe) -> str:
-    return layer if recipe.segmenter.backbone is None else f"{layer}-{_network(recipe)}"
-
-
-def _network(recipe: Recipe) -> str:
-    """Return the segmenter's network without the name of its weights."""
-    return (recipe.segmenter.backbone or recipe.backbone).name.partition(".")[0]
+    return layer if recipe.segmenter.backbone is None else f"{layer}-{network_of(recipe)}"
 
 
 def _label(item: str, classes: Sequence[str], name: str | None) -> int:
@@ -390,41 +258,3 @@ def _score_before_retraining(run: Run) -> None:
         segmenter = SegmentationNetwork.load(first).to(run.device)
         predict_masks(segmenter, run.evaluation.samples, folder, run.recipe, strict=run.strict)
         run.record("before_retraining", score_set(run.evaluation, folder))
-
-
-def _notes(run: Run, published: str) -> list[str]:
-    photos = f"{len(run.train)} photos of {run.source.split}, {len(run.evaluation)} of {run.source.eval_split}"
-    ours = f"Ours: recipe {run.recipe.name}, {run.recipe.backbone.name}, {photos}."
-    remarks = [f"{remark}." for remark in (*run.train.remarks, *run.evaluation.remarks)]
-    return [ours, *remarks, f"Paper: {paper.SOURCE}; {published}."]
-
-
-def _save(
-    study: Study, table: tables.Table, printed: tables.Table | None = None, shown: tables.Table | None = None
-) -> Reproduced:
-    """Write a table as Markdown and CSV; ``printed`` and ``shown`` are how it looks there and on a terminal."""
-    files = [study.out / f"{study.item}.{suffix}" for suffix in ("md", "csv")]
-    write_text(files[0], (printed or table).markdown() + "\n")
-    write_text(files[1], table.csv())
-    return Reproduced((shown or table).markdown(), files)
-
-
-def _save_masks(study: Study, rows: Sequence[figures.Row], titles: Sequence[str], width: float) -> Reproduced:
-    files = figures.save_masks(rows, titles, study.shared.train.classes, width, study.out / study.item)
-    return Reproduced("photos: " + ", ".join(sample.name for sample in study.photos), files)
-
-
-def _load(run: Run, layers: Sequence[str]) -> tuple[Classifier, dict[str, ClassPatterns]]:
-    stride = run.recipe.patterns.output_stride
-    classifier = Classifier.load(run.out / "classifier.safetensors", layers, stride).to(run.device)
-    return classifier, {layer: ClassPatterns.load(run.out / patterns_file(layer, LAYERS)) for layer in layers}
-
-
-def _look(
-    run: Run, classifier: Classifier, patterns: dict[str, ClassPatterns], photo: NDArray[np.uint8]
-) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
-    """Return a photo's scores by layer and its class activation maps, each C x h x w."""
-    with torch.inference_mode():
-        features = classifier(as_tensor(square(photo, run.recipe.patterns.size))[None].to(run.device)).features
-        scores = {layer: p.score_features(features)[0].cpu().numpy() for layer, p in patterns.items()}
-        return scores, normalised_cam(classifier.activation(features[LAST]))[0].cpu().numpy()

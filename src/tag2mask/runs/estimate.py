@@ -63,13 +63,13 @@ def estimate(run: Run) -> None:
 
 def load_network(run: Run) -> Network:
     """Return what the recipe's proxy method looks at photos with, on the run's device."""
-    layers, stride = run.recipe.patterns.layers, run.recipe.patterns.output_stride
-    if load_method(run.recipe.proxy.method).finds_patterns:
+    method, stride = load_method(run.recipe.proxy.method), run.recipe.patterns.output_stride
+    if method.finds_patterns:
         patterns = [ClassPatterns.load(file) for file in run.patterns_files]
         classifier, file = patterns[0].classifier_, run.patterns_files[0]
     else:
         patterns, file = [], run.classifier_file
-        classifier = Classifier.load(file, layers[:1], stride)
+        classifier = Classifier.load(file, method.layers(run.recipe), stride)
     check_classes(run, classifier.classes, file)
     classifier.to(run.device).requires_grad_(False)
     return Network(classifier, folded_backbone(classifier.backbone), patterns, run.recipe)
@@ -97,13 +97,13 @@ def estimate_mask(
     how, crf = recipe.proxy, recipe.crf
     if not labels:
         return np.zeros(photo.shape[:2], np.uint8)
-    in_shares = load_method(how.method).in_shares
+    method = load_method(how.method)
     rows = [label - 1 for label in labels]
-    tagged = scores[rows] if in_shares else beyond_peak_share(scores[rows], how.peak_share)
-    if how.activation_weight and activation is not None:
+    tagged = beyond_peak_share(scores[rows], how.peak_share if "proxy.peak_share" in method.options else 0.0)
+    if how.activation_weight and activation is not None and "proxy.activation_weight" in method.options:
         tagged = settle(tagged - how.threshold, activation[rows], how.activation_weight) + np.float32(how.threshold)
     present = resize_scores(tagged, *photo.shape[:2])
-    background, threshold = how.cam_thresholds if in_shares else (how.threshold, how.threshold)
+    background, threshold = how.cam_thresholds if method.in_shares else (how.threshold, how.threshold)
     mask = assign(present, labels, threshold=threshold, conflict=how.conflict, background=background)
     if how.crf == CrfUse.NONE or (how.crf == CrfUse.SINGLE and len(labels) > 1):
         return mask

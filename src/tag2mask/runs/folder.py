@@ -6,7 +6,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -15,14 +14,15 @@ from typing import Any, cast
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
 
 from tag2mask.config import Recipe, parse_recipe, read_yaml
 from tag2mask.data import ImageSet, check_mask_sizes, check_not_empty, check_trainable, keep_truth, load
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError, WeightsError
 from tag2mask.files import remove_unfinished, write_text
-from tag2mask.networks.backbones import LAST, Backbone
+from tag2mask.methods import load_method
+from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.runs.fingerprint import (
     Changes,
     Fingerprint,
@@ -31,14 +31,12 @@ from tag2mask.runs.fingerprint import (
     read_fingerprint,
     write_fingerprint,
 )
+from tag2mask.runs.lock import LOCK, locked
 from tag2mask.scoring import RunScores, Scores
 
 log = logging.getLogger("tag2mask")
 GIVEN = "given in Python"
 """What a run's configuration says instead of a path, or of an evaluation split, for an image set made in Python."""
-
-LOCK = ".lock"
-"""The file that a process holds while it works in a run folder."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,8 @@ class Run:
 
     @property
     def patterns_files(self) -> list[Path]:
-        """The class patterns of each of the recipe's layers."""
-        layers = self.recipe.patterns.layers
+        """The class patterns of each layer that the recipe's proxy method looks at."""
+        layers = load_method(self.recipe.proxy.method).layers(self.recipe)
         return [self.out / patterns_file(layer, layers) for layer in layers]
 
     @property
@@ -265,34 +263,6 @@ def _begin(run: Run) -> None:
         log.warning("%s since %s was made%s", line, run.out, "; kept as before" if run.keep else "")
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keep other processes from working in a run folder; the processes of one run work in it together.
-
-    Raises:
-        RunError: another process works in it.
-    """
-    if not is_main():
-        yield
-        return
-    folder_was_there = out.is_dir()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / LOCK, timeout=0, is_singleton=True)
-        lock.acquire()
-    except Timeout:
-        raise RunError(f"another process works in {out}; wait for its end or choose another folder") from None
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror or error}); choose another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
-        if not folder_was_there and not any(path.name != LOCK for path in out.iterdir()):
-            (out / LOCK).unlink(missing_ok=True)  # nothing came of it
-            out.rmdir()
-
-
 def _is_free(folder: Path, data: Path) -> bool:
     """Return whether there is nothing in a folder but, perhaps, the data."""
     return folder.is_dir() and all(
@@ -357,8 +327,13 @@ def _check_networks(recipe: Recipe) -> None:
     ):
         backbone = Backbone(part.name, layers, output_stride=stride, weights=part.weights)
         backbone.freeze_before(train_from)
-        if recipe.proxy.method == "gradcam" and backbone.is_transformer and layers and backbone.layers[0] != LAST:
-            raise WeightsError(f"Grad-CAM of {part.name} is there for its last layer only; set patterns.layers=[last]")
+        if layers and (refusal := load_method(recipe.proxy.method).refusal(backbone)):
+            raise WeightsError(refusal)
+    decoder = recipe.segmenter
+    network = SegmentationNetwork(
+        part.name, (), head=decoder.head, output_stride=decoder.output_stride, weights="random"
+    )
+    network.backbone.freeze_before(decoder.train_from)  # of what the head leaves of it
 
 
 def _warn_of_seen(run: Run) -> None:

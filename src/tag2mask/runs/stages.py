@@ -20,7 +20,8 @@ from tag2mask.names import StageName
 from tag2mask.progress import duration
 from tag2mask.runs.estimate import estimate
 from tag2mask.runs.fingerprint import write_fingerprint
-from tag2mask.runs.folder import Run, check_unchanged, checkpoint_of, locked, read_metrics
+from tag2mask.runs.folder import Run, check_unchanged, checkpoint_of, read_metrics
+from tag2mask.runs.lock import locked
 from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, report, retrain, segment
 from tag2mask.scoring import Scores
 

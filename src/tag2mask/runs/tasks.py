@@ -68,7 +68,8 @@ def find_patterns(run: Run) -> None:
     """Find what the recipe's proxy method finds in the training photos, and record the evidence for the signs."""
     files = run.patterns_files
     there = all(file.exists() for file in files)
-    patterns = [ClassPatterns.load(files[0])] if there else fit_patterns(run, run.recipe.patterns.layers)
+    layers = load_method(run.recipe.proxy.method).layers(run.recipe)
+    patterns = [ClassPatterns.load(files[0])] if there else fit_patterns(run, layers)
     run.record("patterns", patterns[0].about())
     if is_main() and not there:
         for fitted, file in zip(patterns, files, strict=True):

@@ -49,7 +49,8 @@ def fit(
     """Train on any number of devices, with a checkpoint after every epoch that a killed run goes on from.
 
     What an epoch sees depends on the seed, the epoch, and the numbers of processes and of workers, so a run that was
-    killed and went on with the same numbers ends as one that was not. On a GPU the forward pass runs in mixed precision.
+    killed and went on with the same numbers ends as one that was not. On a GPU the forward pass runs in mixed
+    precision.
 
     Each process takes its share of every batch and the gradients are added up once a step, after the last
     photo. So a share may be empty, or go through the network in pieces: where memory runs out the pieces are

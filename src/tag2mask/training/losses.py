@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from tag2mask.crf import dense_crf_many
 from tag2mask.names import IGNORE, Teaching
+from tag2mask.resize import resize
 
 FLOOR = 1e-4
 """Added to every probability before they are normalised again, as SEC's authors do: no logarithm is infinite."""
@@ -149,7 +150,7 @@ def refine(images: Tensor, probabilities: Tensor) -> Tensor:
         float N x K x h x w, without gradient.
     """
     size = probabilities.shape[2:]
-    small = functional.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
+    small = resize(images.float(), size, antialias=True)
     pixels = small.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
     refined = dense_crf_many(
         zip(pixels, probabilities.detach().cpu().numpy(), strict=True),

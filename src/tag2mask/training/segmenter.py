@@ -18,6 +18,7 @@ from tag2mask.names import IGNORE, Teaching
 from tag2mask.networks.backbones import LAST
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.speed import features_in_training, folded_backbone
+from tag2mask.resize import resize_like
 from tag2mask.training.datasets import FrozenFeatures, MaskedPhotos, Pair
 from tag2mask.training.loop import fit, parameter_groups
 from tag2mask.training.losses import seeded_loss
@@ -35,7 +36,7 @@ def train_segmenter(
     label: str = "segmenter",
     strict: bool = False,
 ) -> None:
-    """Train a segmenter on masks by cross-entropy, 255 ignored (METHOD 6), or on seeds (`tag2mask.losses`).
+    """Train a segmenter on masks by cross-entropy, 255 ignored (METHOD 6), or on seeds (`tag2mask.training.losses`).
 
     Args:
         segmenter: trained in place.
@@ -55,7 +56,7 @@ def train_segmenter(
         *seen, masks, present = given
         logits, tags = model.decode_with_tags(dict(zip(layers, seen, strict=True)) if kept else features()(*seen))
         targets = masks[:, ::stride, ::stride].long()
-        logits = functional.interpolate(logits.float(), targets.shape[1:], mode="bilinear", align_corners=False)
+        logits = resize_like(logits.float(), targets)
         counted = (targets != IGNORE).sum().clamp_min(1)
         value = functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
         return with_tags(value, tags, present)
