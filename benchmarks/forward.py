@@ -26,9 +26,9 @@ import torch
 from tag2mask.config import load_recipe
 from tag2mask.data import photos_in, read_photo
 from tag2mask.inference import forward, most_likely
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.speed import faster_copy
-from tag2mask.runs.folder import load_segmenter
+from tag2mask.runs.trained import load_segmenter
 
 RECIPES = ("luo2020-efficientnet-lite0", "luo2020-voc-resnet101", "luo2020-voc-vgg16")
 WAYS = ("as it is", "folded", "folded, fused", "folded, bfloat16")
@@ -41,7 +41,9 @@ def untrained(name):
     backbone = how.backbone or recipe.backbone
     torch.manual_seed(0)
     classes = [f"class {number}" for number in range(1, 21)]
-    network = Segmenter(backbone.name, classes, head=how.head, output_stride=how.output_stride, weights="random")
+    network = SegmentationNetwork(
+        backbone.name, classes, head=how.head, output_stride=how.output_stride, weights="random"
+    )
     return network.eval(), recipe.inference.scales
 
 
@@ -96,7 +98,7 @@ def main():
     for name in args.runs or args.recipes:
         if args.runs:
             trained = load_segmenter(name)
-            segmenter, scales = trained.segmenter, trained.recipe.inference.scales
+            segmenter, scales = trained.network, trained.recipe.inference.scales
         else:
             segmenter, scales = untrained(name)
         networks = ways_of(segmenter, scales, args.compile)

@@ -448,7 +448,7 @@ def _networks() -> tuple[Any, Any, Any]:
 
     from tag2mask.networks.backbones import Backbone
     from tag2mask.networks.classifier import Classifier
-    from tag2mask.networks.deeplab import Segmenter
+    from tag2mask.networks.deeplab import SegmentationNetwork
     from tag2mask.patterns.eigen import Pattern
     from tag2mask.patterns.estimator import ClassPatterns
 
@@ -460,7 +460,7 @@ def _networks() -> tuple[Any, Any, Any]:
     width = classifier.backbone.channels[classifier.backbone.layers[0]]
     found = Pattern(torch.zeros(width), torch.ones(width), torch.tensor([3.0, 2.0, 1.0]), 9.0, torch.tensor([0.3, 0.1]))
     patterns.keep(classifier, classes, [found, found])
-    return classifier, patterns, Segmenter(BACKBONE, classes, weights="random").eval()
+    return classifier, patterns, SegmentationNetwork(BACKBONE, classes, weights="random").eval()
 
 
 def safetensors_files(whole: bytes) -> st.SearchStrategy[bytes]:
@@ -505,18 +505,18 @@ def patterns(folder: Path) -> Target:
 
 
 def segmenter(folder: Path) -> Target:
-    from tag2mask.networks.deeplab import Segmenter
+    from tag2mask.networks.deeplab import SegmentationNetwork
 
     made, file = _networks()[2], folder / "segmenter.safetensors"
     made.save(file)
     whole = file.read_bytes()
-    read = in_file(file, lambda file: Segmenter.load(file).folded())
+    read = in_file(file, lambda file: SegmentationNetwork.load(file).folded())
     return Target("segmenter.safetensors", whole, safetensors_files(whole), read)
 
 
 def huggingface(folder: Path) -> Target:
     from tag2mask.config import load_recipe
-    from tag2mask.runs.folder import load_segmenter
+    from tag2mask.runs.trained import load_segmenter
 
     _networks()[2].save(folder / "model.safetensors")
     whole = {"tag2mask": "0.1.0", "recipe": load_recipe("fast").model_dump(mode="json")}

@@ -34,7 +34,7 @@ from tag2mask.distributed import device
 from tag2mask.inference import forward, most_likely
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns.collect import collect_moments
 from tag2mask.training.classifier import train_classifier
 from tag2mask.training.datasets import MaskedPhotos, TaggedPhotos
@@ -131,7 +131,7 @@ def networks_of(recipe, classes):
     how, name = recipe.segmenter, recipe.backbone.name
     plain = Backbone(name, output_stride=recipe.classifier.output_stride, weights="random")
     dense = Backbone(name, recipe.patterns.layers, output_stride=8, weights="random")
-    segmenter = Segmenter(
+    segmenter = SegmentationNetwork(
         (how.backbone or recipe.backbone).name, names, head=how.head, output_stride=how.output_stride, weights="random"
     )
     return [network.to(device()).eval() for network in (Classifier(plain, names), Classifier(dense, names), segmenter)]

@@ -34,7 +34,7 @@ from tag2mask.config import load_recipe
 from tag2mask.crf import prepare
 from tag2mask.data import photos_in, read_mask, write_mask
 from tag2mask.inference import mask_of
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.runs.folder import resume_run
 
 
@@ -45,7 +45,7 @@ def untrained_run(folder):
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
     torch.manual_seed(0)
-    segmenter = Segmenter(recipe.backbone.name, [f"class {number}" for number in range(1, 21)])
+    segmenter = SegmentationNetwork(recipe.backbone.name, [f"class {number}" for number in range(1, 21)])
     segmenter.save(folder / "segmenter.safetensors")
     return folder
 
@@ -65,7 +65,7 @@ def drawn_photos(folder, count, size):
 def plain_loop(run, photos, out, crf):
     """What one writes in a quarter of an hour."""
     opened = resume_run(run)
-    segmenter = Segmenter.load(opened.segmenter_file).to(opened.device)
+    segmenter = SegmentationNetwork.load(opened.segmenter_file).to(opened.device)
     for file in sorted(photos.glob("*.jpg")):
         image = decode_image(str(file), ImageReadMode.RGB).to(opened.device)
         total = 0

@@ -60,7 +60,7 @@ def do(task: str, args: argparse.Namespace) -> dict[str, Any]:
         started = time.monotonic()
         result = t2m.run(folder / "scenes", folder / "run", split="train", eval_split="val", **how)
     shutil.copyfile(folder / "run/report/overview.png", args.out / f"{task}.png")
-    scores = result.scores
+    scores = result.scores.model_dump()
     return {
         "task": task,
         "recipe": args.recipe,
@@ -69,8 +69,8 @@ def do(task: str, args: argparse.Namespace) -> dict[str, Any]:
         "photos": [len(data), len(seen)],
         "shown": shown(seen),
         "map": scores["classifier"]["map"],
-        **{kind: (scores.get(kind) or {}).get("miou") for kind in KINDS},
-        "iou": {kind: (scores.get(kind) or {}).get("iou") for kind in KINDS},
+        **{kind: scores[kind]["miou"] for kind in KINDS},
+        "iou": {kind: scores[kind]["iou"] or None for kind in KINDS},
         "nothing": background_only(seen),
         "seconds": round(sum(scores["seconds"].values())),
         "wall": round(time.monotonic() - started),

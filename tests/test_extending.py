@@ -67,12 +67,12 @@ def test_a_backbone_family_is_one_new_file(package):
 import torch
 from tag2mask.networks import families
 from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 print(families.__file__, *families.families())
 backbone = Backbone("dla46x_c", ["C41", "C42", "last"], output_stride=32, weights="random")
 with torch.no_grad():
     maps = backbone(torch.zeros(2, 3, 66, 90))
-    segmenter = Segmenter("dla46x_c", ["a", "b"], output_stride=32, weights="random").eval()
+    segmenter = SegmentationNetwork("dla46x_c", ["a", "b"], output_stride=32, weights="random").eval()
     print({name: tuple(features.shape) for name, features in maps.items()}, *segmenter(torch.zeros(1, 3, 66, 90)).shape)
 """
     found, shapes = python_in(package, "-c", use).splitlines()

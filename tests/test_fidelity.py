@@ -23,7 +23,7 @@ from tag2mask.data.readers.coco import load_coco
 from tag2mask.data.readers.voc import VOC_CLASSES
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.runs import tasks
 from tag2mask.runs.folder import Source, open_run
 from tag2mask.training.classifier import train_classifier
@@ -85,7 +85,7 @@ def test_only_the_segmenter_is_vgg16s():
 def segmenter_of(recipe, classes=VOC_CLASSES):
     how = recipe.segmenter
     with torch.device("meta"):
-        return Segmenter(
+        return SegmentationNetwork(
             (how.backbone or recipe.backbone).name,
             classes,
             head=how.head,
@@ -171,7 +171,7 @@ def rates(optimiser, part):
 @pytest.mark.parametrize("name", PAPER)
 def test_the_training_of_the_segmenter(name, asked, shapes_folder, tmp_path):
     recipe, samples = load_recipe(name), load(shapes_folder).samples
-    segmenter = Segmenter("resnet10t", ["disc", "square"], head="largefov", weights="random")
+    segmenter = SegmentationNetwork("resnet10t", ["disc", "square"], head="largefov", weights="random")
     train_segmenter(
         segmenter, samples, shapes_folder / "masks", recipe.segmenter, seed=0, workers=0, checkpoint=tmp_path / "c"
     )
@@ -205,7 +205,7 @@ def test_the_training_of_the_classifier(asked, shapes_folder, tmp_path):
 
 def test_the_loss_is_the_mean_over_the_pixels_that_are_not_255(asked, shapes_folder, tmp_path):
     how = load_recipe("luo2020-voc-resnet101").segmenter
-    segmenter = Segmenter("resnet10t", ["disc", "square"], weights="random")
+    segmenter = SegmentationNetwork("resnet10t", ["disc", "square"], weights="random")
     train_segmenter(segmenter, load(shapes_folder).samples, tmp_path, how, seed=0, workers=0, checkpoint=tmp_path / "c")
     loss = asked[0][1]
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)

@@ -24,7 +24,7 @@ from tag2mask.data.tables import check_class_name
 from tag2mask.errors import DataError, RecipeError, RunError, UserError, WeightsError, nearest
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.weights import load_tensors, read_weights, save_tensors
 from tag2mask.report.survey import regions
 from tag2mask.runs.folder import read_metrics, resume_run
@@ -356,7 +356,7 @@ def test_a_segmenter_that_tells_of_something_else(a_run, change, reason):
     tensors, about = load_tensors(file, "a segmenter")
     save_tensors(file, tensors, "a segmenter", about | change)
     with pytest.raises(WeightsError, match=reason):
-        Segmenter.load(file)
+        SegmentationNetwork.load(file)
 
 
 def test_weights_that_are_no_numbers(a_run, command):

@@ -16,7 +16,7 @@ from tag2mask.config import load_recipe
 from tag2mask.data import photos_in, read_mask
 from tag2mask.inference import average, forward, most_likely, predict_masks, probabilities_of
 from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.weights import load_tensors, save_tensors
 
 LABELS = [None, [], [2], [1, 4]]
@@ -25,7 +25,7 @@ LABELS = [None, [], [2], [1, 4]]
 @pytest.fixture(scope="module")
 def segmenter():
     torch.manual_seed(0)
-    return Segmenter("resnet10t", ["a", "b"], weights="random").eval()
+    return SegmentationNetwork("resnet10t", ["a", "b"], weights="random").eval()
 
 
 def made_logits(sides=(5, 9), classes=6):
@@ -107,7 +107,7 @@ def count(model):
 @pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0", "vgg11_bn", "densenet121"])
 def test_batch_normalisation_is_folded_into_convolutions(name):
     stride = 32 if name == "densenet121" else 16
-    segmenter = seasoned(Segmenter(name, ["a"], weights="random", output_stride=stride)).eval()
+    segmenter = seasoned(SegmentationNetwork(name, ["a"], weights="random", output_stride=stride)).eval()
     before = count(segmenter)
     faster = segmenter.folded()
     images = 255 * torch.rand(2, 3, 96, 80)
@@ -146,7 +146,7 @@ def test_a_copy_of_a_backbone_keeps_its_features_to_itself():
 
 def test_the_light_head_does_without_the_widest_convolution(tmp_path):
     """And a file that still holds it is read."""
-    segmenter = Segmenter("tf_efficientnet_lite0", ["a"], weights="random").eval()
+    segmenter = SegmentationNetwork("tf_efficientnet_lite0", ["a"], weights="random").eval()
     assert not any("conv_head" in name for name in segmenter.state_dict())
     assert any("conv_head" in name for name in Backbone("tf_efficientnet_lite0", weights="random").state_dict())
     segmenter.save(tmp_path / "segmenter.safetensors")
@@ -155,4 +155,4 @@ def test_the_light_head_does_without_the_widest_convolution(tmp_path):
     save_tensors(tmp_path / "old.safetensors", old, "a segmenter", about)
     image = torch.zeros(1, 3, 64, 64)
     with torch.inference_mode():
-        assert torch.equal(Segmenter.load(tmp_path / "old.safetensors")(image), segmenter(image))
+        assert torch.equal(SegmentationNetwork.load(tmp_path / "old.safetensors")(image), segmenter(image))

@@ -10,6 +10,7 @@ import pytest
 import tag2mask as t2m
 from tag2mask.api import Result
 from tag2mask.runs.folder import read_metrics
+from tag2mask.scoring import RunScores
 
 
 class Cells(HTMLParser):
@@ -63,7 +64,7 @@ def test_names_are_escaped_and_long_tables_cut():
 
 def test_the_result_of_a_run(finished_run):
     scores = read_metrics(finished_run)
-    shown = cells(Result(finished_run, scores))
+    shown = cells(Result(finished_run, RunScores.model_validate(scores)))
     assert shown.rows[0] == ["class", "proxy", "retrain", "prediction"]
     assert shown.rows[1] == ["mIoU", *(f"{scores[name]['miou']:.1f}" for name in shown.rows[0][1:])]
     assert [row[0] for row in shown.rows[2:]] == ["background", "disc", "square"]
@@ -71,8 +72,8 @@ def test_the_result_of_a_run(finished_run):
 
 def test_a_run_without_truth_shows_its_time(tmp_path):
     scores = {"proxy": {"miou": None, "iou": None, "images": 0}, "seconds": {"classify": 3.25}}
-    assert cells(Result(tmp_path, scores)).rows == [["stage", "seconds"], ["classify", "3.2"]]
-    assert cells(Result(tmp_path, {})).rows == [["stage", "seconds"]]
+    assert cells(Result(tmp_path, RunScores.model_validate(scores))).rows == [["stage", "seconds"], ["classify", "3.2"]]
+    assert cells(Result(tmp_path, RunScores())).rows == [["stage", "seconds"]]
 
 
 def test_a_segmenter(finished_run):

@@ -12,26 +12,63 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same when the program runs
+    from tag2mask.api import Result, evaluate, predict_photos, run
+    from tag2mask.config import Recipe, load_recipe
+    from tag2mask.crf import dense_crf
+    from tag2mask.data import ImageSet, Sample, load
+    from tag2mask.errors import UserError
+    from tag2mask.exports import export
+    from tag2mask.patterns import ClassPatterns
+    from tag2mask.runs.trained import load_segmenter
+    from tag2mask.segmenter import Segmenter
 
 __version__ = version("tag2mask")
-
+__all__ = [
+    "ClassPatterns",
+    "ImageSet",
+    "Recipe",
+    "Result",
+    "Sample",
+    "Segmenter",
+    "UserError",
+    "__version__",
+    "dense_crf",
+    "evaluate",
+    "export",
+    "load",
+    "load_recipe",
+    "load_segmenter",
+    "predict_photos",
+    "run",
+]
 _HOMES = {
-    "ClassPatterns": "tag2mask.patterns",
-    "dense_crf": "tag2mask.crf",
-    "evaluate": "tag2mask.api",
-    "export": "tag2mask.exports",
-    "ImageSet": "tag2mask.data",
-    "load": "tag2mask.data",
-    "load_segmenter": "tag2mask.runs.folder",
-    "run": "tag2mask.api",
-    "Sample": "tag2mask.data",
-    "UserError": "tag2mask.errors",
+    "ClassPatterns": "patterns",
+    "ImageSet": "data",
+    "Recipe": "config",
+    "Result": "api",
+    "Sample": "data",
+    "Segmenter": "segmenter",
+    "UserError": "errors",
+    "dense_crf": "crf",
+    "evaluate": "api",
+    "export": "exports",
+    "load": "data",
+    "load_recipe": "config",
+    "load_segmenter": "runs.trained",
+    "predict_photos": "api",
+    "run": "api",
 }
-__all__ = [*_HOMES, "__version__"]
+
+if not TYPE_CHECKING:  # a type checker would take every name for one that is there
+
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module 'tag2mask' has no attribute '{name}'")
+        return getattr(import_module(f"tag2mask.{_HOMES[name]}"), name)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tag2mask' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
-from tag2mask.config import Recipe, Settings, apply_settings, load_recipe, parse_recipe
+from tag2mask.config import Recipe, Settings, load_recipe
 from tag2mask.data import ImageSet, Sample, load, photos_in, read_photo
 from tag2mask.data.image_set import scaled_alike
 from tag2mask.data.tables import read_list
@@ -22,12 +23,13 @@ from tag2mask.inference import predict_masks
 from tag2mask.logs import warn
 from tag2mask.methods import method_settings
 from tag2mask.notebook import html_table
-from tag2mask.runs.folder import Source, check_unchanged, load_segmenter, open_run, read_metrics, resume_run
+from tag2mask.runs.folder import GIVEN, Source, check_unchanged, open_run, read_metrics, resume_run
 from tag2mask.runs.idle import idle_in_prediction, idle_settings
 from tag2mask.runs.lock import locked
 from tag2mask.runs.stages import run_stages
 from tag2mask.runs.tasks import evaluate as evaluate_run
-from tag2mask.scoring import Scores, score_folders
+from tag2mask.runs.trained import load_segmenter
+from tag2mask.scoring import MaskScores, RunScores, score_folders
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,20 @@ class Result:
 
     Attributes:
         out: the run folder.
-        scores: what metrics.json holds: ``proxy``, ``retrain`` and ``prediction`` with ``miou`` and ``iou``
-            in percent (None without truth), ``classifier`` with ``map``, ``seconds`` by stage.
+        scores: what its metrics.json holds, such as ``scores.prediction.miou`` and ``scores.prediction.iou["dog"]``
+            in percent, None without truth; ``scores.classifier.map``; ``scores.seconds["segment"]``.
     """
 
     out: Path
-    scores: Scores
+    scores: RunScores
 
     def _repr_html_(self) -> str:
         """Return a table for a notebook: IoU by class, in percent; seconds by stage where there is no truth."""
-        columns = {name: part for name, part in self.scores.items() if isinstance(part, dict) and part.get("iou")}
+        columns = self.scores.masks
         if not columns:
-            return html_table(f"run {self.out}", ("stage", "seconds"), self.scores.get("seconds", {}).items())
-        classes = next(iter(columns.values()))["iou"]
-        rows = [["mIoU", *(part["miou"] for part in columns.values())]]
-        rows += [[name, *(part["iou"].get(name) for part in columns.values())] for name in classes]
+            return html_table(f"run {self.out}", ("stage", "seconds"), self.scores.seconds.items())
+        rows = [["mIoU", *(part.miou for part in columns.values())]]
+        rows += [[name, *(part.iou.get(name) for part in columns.values())] for name in _classes(columns)]
         return html_table(f"run {self.out}: IoU in percent", ("class", *columns), rows)
 
 
@@ -59,11 +60,13 @@ def run(
     out: str | Path,
     recipe: str | Path | Recipe = "fast",
     *,
-    labels: str | None = None,
-    split: str | None = None,
-    eval_split: str | None = None,
+    labels: str | Path | None = None,
+    split: str | Path | None = None,
+    eval_split: str | Path | None = None,
+    eval_data: ImageSet | None = None,
     method: str | None = None,
     settings: Settings = (),
+    keep: bool = False,
     strict: bool = False,
 ) -> Result:
     """Do all stages: tags to masks, a trained segmenter, predictions and scores.
@@ -77,23 +80,45 @@ def run(
         labels: tag table, where ``data`` is a path.
         split: list of training photos, where ``data`` is a path.
         eval_split: list of photos to predict and score, where ``data`` is a path or was loaded from one.
-        method: a method to compare, one of `tag2mask.names.method_names`, for a recipe given by name or file.
-        settings: ``key=value`` changes, likewise.
+        eval_data: photos to predict and score, of the same classes, instead of ``eval_split``.
+        method: a method to compare, one of `tag2mask.names.method_names`, with what it sets in the recipe.
+        settings: further changes to the recipe, ``["segmenter.epochs=3"]`` or ``{"segmenter.epochs": 3}``.
+        keep: where the data has changed since the run was made, go on as before.
         strict: an unreadable photo is an error.
 
     Raises:
         UserError: something that was given is wrong; the message says what.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, method_settings(method, settings))
-        warn(idle_settings(recipe, settings))
+    chosen = load_recipe(recipe, method_settings(method, settings))
+    source = _source(data, labels, split, eval_split, eval_data)
+    warn(idle_settings(chosen, settings))
     given = data if isinstance(data, ImageSet) else None
-    if given is None:
-        source = Source.of(str(data), labels, split, eval_split)
-    else:
-        source = Source(*(given.origin or ("given in Python", None, None)), eval_split)
-    opened = open_run(out, source, recipe, strict=strict, given=given)
-    return Result(opened.out, run_stages(opened))
+    opened = open_run(out, source, chosen, strict=strict, given=given, given_eval=eval_data, keep=keep)
+    return Result(opened.out, RunScores.model_validate(run_stages(opened)))
+
+
+def _source(
+    data: ImageSet | str | Path,
+    labels: str | Path | None,
+    split: str | Path | None,
+    eval_split: str | Path | None,
+    eval_data: ImageSet | None,
+) -> Source:
+    """Return what a run's folder says of where its data is from."""
+    if eval_data is not None and eval_split is not None:
+        raise DataError("eval_data and eval_split both name the photos to score; leave one out")
+    scored = eval_split if eval_data is None else GIVEN
+    if not isinstance(data, ImageSet):
+        return Source.of(data, labels, split, scored)
+    if labels is not None or split is not None:
+        which = "labels" if labels is not None else "split"
+        raise DataError(f"{which} goes with data that is a path; an image set has its tags and its photos already")
+    if eval_split is not None and data.origin is None:
+        raise DataError("the image set was made in Python, so eval_split has no folder to look in; give eval_data")
+    path, table, names = data.origin or (GIVEN, None, None)
+    if eval_data is not None and eval_data.origin is not None and eval_data.origin[:2] == (path, table):
+        scored = eval_data.origin[2] or GIVEN
+    return Source.of(path, table, names, scored) if data.origin else Source(GIVEN, eval_split=GIVEN if scored else None)
 
 
 def predict_photos(
@@ -121,10 +146,10 @@ def predict_photos(
     """
     model = load_segmenter(run, rounds)
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
-    recipe = _changed(model.recipe, settings)
+    recipe = load_recipe(model.recipe, settings)
     warn(idle_in_prediction(settings))
     samples = scaled_alike(samples, model.levels)
-    return predict_masks(model.segmenter, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
+    return predict_masks(model.network, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
 
 
 def show(run: str | Path, photo: str | Path, out: str | Path) -> dict[str, float]:
@@ -144,10 +169,40 @@ def show(run: str | Path, photo: str | Path, out: str | Path) -> dict[str, float
         raise DataError(f"{photo} would be overwritten; choose another file with --out")
     model = load_segmenter(run)
     pixels = read_photo(photo, levels=model.levels)
-    mask, classes = model.predict(pixels), model.segmenter.classes
+    mask, classes = model.predict(photo), model.classes
     save_look(pixels, mask, classes, Path(out))
     shares = np.bincount(mask.ravel(), minlength=len(classes) + 1) / mask.size
     return {name: 100 * float(share) for name, share in zip(classes, shares[1:], strict=True) if share}
+
+
+@overload
+def evaluate(
+    masks: str | Path, truth: None = None, *, json_file: str | Path | None = None, csv_file: str | Path | None = None
+) -> RunScores: ...
+
+
+@overload
+def evaluate(
+    masks: str | Path,
+    truth: str | Path,
+    *,
+    split: str | Path | None = None,
+    classes: str | Path | None = None,
+    json_file: str | Path | None = None,
+    csv_file: str | Path | None = None,
+) -> MaskScores: ...
+
+
+@overload
+def evaluate(
+    masks: str | Path,
+    truth: str | Path | None = None,
+    *,
+    split: str | Path | None = None,
+    classes: str | Path | None = None,
+    json_file: str | Path | None = None,
+    csv_file: str | Path | None = None,
+) -> RunScores | MaskScores: ...
 
 
 def evaluate(
@@ -158,7 +213,7 @@ def evaluate(
     classes: str | Path | None = None,
     json_file: str | Path | None = None,
     csv_file: str | Path | None = None,
-) -> Scores:
+) -> RunScores | MaskScores:
     """Score a folder of masks against a folder of truth, or, without ``truth``, a run folder again.
 
     Args:
@@ -170,39 +225,48 @@ def evaluate(
         csv_file: where to write them as CSV.
 
     Returns:
-        ``miou``, ``iou`` per class and ``images``; for a run folder what its metrics.json holds.
+        The scores of the masks; for a run folder those of the run.
+
+    Raises:
+        UserError: something that was given is wrong; the message says what.
     """
+    scores: RunScores | MaskScores
     if truth is None:
+        if split is not None or classes is not None:
+            raise DataError(
+                "a run folder has its own photos and classes: give split and classes with a folder of truth"
+            )
         opened = resume_run(masks)
         with locked(opened.out):
             check_unchanged(opened)
             evaluate_run(opened)
-        scores = read_metrics(opened.out)
+        values = read_metrics(opened.out)
+        scores = RunScores.model_validate(values)
+        columns = scores.masks
     else:
-        scores = score_folders(masks, truth, _lines(split), _lines(classes))
+        values = score_folders(masks, truth, _lines(split), _lines(classes))
+        scores = MaskScores.model_validate(values)
+        columns = {"masks": scores}
     if json_file and is_main():
-        write_text(Path(json_file), json.dumps(scores, indent=2) + "\n")
+        write_text(Path(json_file), json.dumps(values, indent=2) + "\n")
     if csv_file and is_main():
-        write_text(Path(csv_file), _as_csv({"masks": scores} if "miou" in scores else scores))
+        write_text(Path(csv_file), _as_csv(columns))
     return scores
-
-
-def _changed(recipe: Recipe, settings: Settings) -> Recipe:
-    values = recipe.model_dump(mode="json")
-    apply_settings(values, settings)
-    return parse_recipe(values, "--set")
 
 
 def _lines(file: str | Path | None) -> list[str] | None:
     return None if file is None else read_list(file)
 
 
-def _as_csv(columns: Scores) -> str:
-    scored = {name: part for name, part in columns.items() if isinstance(part, dict) and part.get("iou")}
+def _classes(columns: Mapping[str, MaskScores]) -> list[str]:
+    return list(next(iter(columns.values())).iou) if columns else []
+
+
+def _as_csv(columns: Mapping[str, MaskScores]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["class", *scored])
-    for name in next(iter(scored.values()))["iou"] if scored else ():
-        rows.writerow([name, *(part["iou"].get(name) for part in scored.values())])
-    rows.writerow(["mIoU", *(part["miou"] for part in scored.values())])
+    rows.writerow(["class", *columns])
+    for name in _classes(columns):
+        rows.writerow([name, *(part.iou.get(name) for part in columns.values())])
+    rows.writerow(["mIoU", *(part.miou for part in columns.values())])
     return text.getvalue()

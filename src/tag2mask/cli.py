@@ -153,7 +153,7 @@ def evaluate(
     """
     from tag2mask.api import evaluate as score
 
-    scores = score(masks, truth, split=split, classes=classes, json_file=json_file, csv_file=csv_file)
+    scores = score(masks, truth, split=split, classes=classes, json_file=json_file, csv_file=csv_file).model_dump()
     _print_scores({"masks": scores} if "miou" in scores else scores)
 
 

@@ -254,11 +254,11 @@ class Recipe(_Part):
     inference: InferenceConfig = InferenceConfig()
 
 
-def load_recipe(name_or_file: str | Path, settings: Settings = ()) -> Recipe:
+def load_recipe(name_or_file: str | Path | Recipe, settings: Settings = ()) -> Recipe:
     """Read a recipe by name or from a YAML file and apply settings.
 
     Args:
-        name_or_file: one of `recipe_names`, or a path.
+        name_or_file: one of `recipe_names`, or a path; or a recipe, for another with settings applied.
         settings: such as ``["segmenter.epochs=5", "patterns.layers=[C41, last]"]``, values being YAML, or
             ``{"segmenter.epochs": 5}``.
 
@@ -290,7 +290,9 @@ def recipe_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
-def _read(name_or_file: str | Path) -> tuple[dict[str, Any], str]:
+def _read(name_or_file: str | Path | Recipe) -> tuple[dict[str, Any], str]:
+    if isinstance(name_or_file, Recipe):
+        return name_or_file.model_dump(mode="json"), f"recipe {name_or_file.name}"
     name = str(name_or_file)
     if name in recipe_names():
         file: Any = resources.files("tag2mask").joinpath(f"recipes/{name}.yaml")
@@ -366,7 +368,8 @@ def parse_settings(settings: Settings) -> dict[str, Any]:
     Raises:
         RecipeError: one is not ``key=value``, or its value is not YAML.
     """
-    return dict(settings if isinstance(settings, Mapping) else map(_parsed, settings))
+    texts = [settings] if isinstance(settings, str) else settings
+    return dict(settings if isinstance(settings, Mapping) else map(_parsed, texts))
 
 
 def _parsed(setting: str) -> tuple[str, Any]:

@@ -41,6 +41,10 @@ class RunError(UserError):
     """A run folder is missing, incomplete or belongs to another run."""
 
 
+class NotFittedError(UserError, AttributeError):
+    """Something was asked of class patterns that have not been found yet."""
+
+
 class ExportError(UserError):
     """A format or an option of it is wrong, or what it needs is not installed."""
 

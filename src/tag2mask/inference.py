@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tag2mask.config import CrfConfig, Recipe
+from tag2mask.config import CrfConfig, InferenceConfig, Recipe
 from tag2mask.crf import dense_crf
 from tag2mask.data import Sample, photo_size, write_mask
 from tag2mask.data.loading import as_tensor, keep_readable
 from tag2mask.distributed import barrier, share
 from tag2mask.errors import DataError
 from tag2mask.networks.backbones import half_precision
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.progress import track
 from tag2mask.resize import resize
 from tag2mask.threads import map_ahead
@@ -28,11 +28,12 @@ _STRIP, _TOGETHER = 2**18, 8
 """Probabilities that are worked on at a time on a CPU (one megabyte), and photos on a GPU."""
 
 PRESENT = 0.05
-"""A class whose probability reaches this nowhere in a photo does not enter the photo's CRF."""
+"""A class whose probability reaches this nowhere in a photo does not enter the photo's CRF; where none reaches it,
+those that are the most likely somewhere enter."""
 
 
 def predict_probabilities(
-    segmenter: Segmenter,
+    segmenter: SegmentationNetwork,
     photo: NDArray[np.uint8],
     scales: Sequence[int],
     labels: Sequence[int] | None = None,
@@ -54,7 +55,9 @@ def predict_probabilities(
     return probabilities_of(logits, photo.shape[:2], labels, background_weight)
 
 
-def forward(segmenter: Segmenter, photos: Sequence[NDArray[np.uint8]], scales: Sequence[int]) -> list[list[Tensor]]:
+def forward(
+    segmenter: SegmentationNetwork, photos: Sequence[NDArray[np.uint8]], scales: Sequence[int]
+) -> list[list[Tensor]]:
     """Return each photo's logits from square inputs of several sizes, float32 (C + 1) x h x w each.
 
     Args:
@@ -150,6 +153,8 @@ def mask_of(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: C
     if crf is None:
         return probabilities.argmax(0).astype(np.uint8)
     present = np.flatnonzero(probabilities.reshape(len(probabilities), -1).max(1) >= PRESENT).astype(np.uint8)
+    if not len(present):  # many classes, all of them unlikely
+        present = np.unique(probabilities.argmax(0)).astype(np.uint8)
     kept = probabilities[present]
     if len(present) > 1:
         kept = dense_crf(
@@ -160,6 +165,38 @@ def mask_of(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: C
             steps=crf.steps,
         )
     return np.asarray(present[kept.argmax(0)])
+
+
+def mask_at(
+    logits: Sequence[Tensor],
+    photo: NDArray[np.uint8],
+    size: tuple[int, int],
+    how: InferenceConfig,
+    labels: Sequence[int] | None = None,
+) -> NDArray[np.uint8]:
+    """Return a photo's mask from its logits at several scales, uint8 H x W.
+
+    Args:
+        logits: as `forward` gives them for the photo.
+        photo: uint8 H x W x 3, RGB; without a CRF it may be smaller than the mask.
+        size: height and width of the mask in pixels.
+        how: its CRF and, for a photo whose labels are not known, its background weight are used.
+        labels: class indices that the photo is known to hold; all others but background are ruled out.
+    """
+    weight = how.background_weight if labels is None else 1.0
+    if how.crf is None:
+        return most_likely(logits, size, labels, weight)
+    return mask_of(photo, probabilities_of(logits, photo.shape[:2], labels, weight), how.crf)
+
+
+def draft_size(how: InferenceConfig) -> int | None:
+    """Return the side below which no JPEG need be decoded, see `read_photo`; None where a CRF looks at every pixel."""
+    return None if how.crf else 2 * max(how.scales)
+
+
+def photos_together(segmenter: SegmentationNetwork) -> int:
+    """Return how many photos go through the network at a time."""
+    return _TOGETHER if next(segmenter.parameters()).is_cuda else 1
 
 
 class WholePhotos(Dataset[tuple[int, "NDArray[np.uint8] | str"]]):
@@ -194,7 +231,7 @@ def read_ahead(
 
 
 def predict_masks(
-    segmenter: Segmenter,
+    segmenter: SegmentationNetwork,
     samples: Sequence[Sample],
     folder: Path,
     recipe: Recipe,
@@ -217,23 +254,17 @@ def predict_masks(
         strict: raise for an unreadable photo instead of skipping it.
     """
     how = recipe.inference
-    segmenter, scales, crf = segmenter.folded(how.scales if how.compile else None), how.scales, how.crf
-    together = _TOGETHER if next(segmenter.parameters()).is_cuda else 1
-    weight = 1.0 if known_labels else how.background_weight
-    draft_size = None if crf else 2 * max(scales)  # the CRF looks at every pixel
+    segmenter, scales = segmenter.folded(how.scales if how.compile else None), how.scales
 
     def write(job: tuple[Sample, NDArray[np.uint8], list[Tensor]]) -> None:
         sample, photo, logits = job
         labels = sample.labels if known_labels else None
-        if crf:
-            mask = mask_of(photo, probabilities_of(logits, photo.shape[:2], labels, weight), crf)
-        else:
-            mask = most_likely(logits, photo_size(sample.image), labels, weight)
+        mask = mask_at(logits, photo, photo_size(sample.image), how, labels)
         write_mask(folder / f"{sample.name}.png", mask)
 
     def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], list[Tensor]]]:
-        photos = read_ahead(todo, recipe.workers, strict, draft_size)
-        while chunk := list(islice(photos, together)):
+        photos = read_ahead(todo, recipe.workers, strict, draft_size(how))
+        while chunk := list(islice(photos, photos_together(segmenter))):
             for (sample, photo), logits in zip(chunk, forward(segmenter, [p for _, p in chunk], scales), strict=True):
                 yield sample, photo, logits
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, model_validator
 
 from tag2mask.data import ImageSet, read_mask
 from tag2mask.distributed import share, total
@@ -17,36 +17,87 @@ from tag2mask.errors import DataError
 from tag2mask.metrics import confusion_matrix, iou, mean_iou
 
 Scores = dict[str, Any]
+"""Scores as in metrics.json; `RunScores` and `MaskScores` are the same with types."""
 Percent = float | None
 
 
-class _Scored(BaseModel):
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        return (
+            {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
+        )
+
+
+class MaskScores(_Part):
+    """How good masks are, in percent.
+
+    Attributes:
+        miou: mean IoU over the classes; None without truth.
+        iou: IoU by class, ``background`` among them; None for a class that is nowhere; empty without truth.
+        images: photos scored.
+    """
+
     miou: Percent = None
-    iou: dict[str, Percent] | None = None
-    images: NonNegativeInt
+    iou: dict[str, Percent] = {}
+    images: NonNegativeInt = 0
 
 
-class _Classified(BaseModel):
-    map: Percent
-    ap: dict[str, Percent]
-    images: NonNegativeInt
+class ClassifierScores(_Part):
+    """How good the classifier is on photos that it has not learnt from, in percent.
+
+    Attributes:
+        map: mean average precision over the classes; None where none can be measured.
+        ap: average precision by class; None for a class without a photo.
+        images: photos scored.
+    """
+
+    map: Percent = None
+    ap: dict[str, Percent] = {}
+    images: NonNegativeInt = 0
 
 
-class _Evidence(BaseModel):
+class SignEvidence(_Part):
+    """What speaks for the sign of a class pattern.
+
+    Attributes:
+        activation: correlation of its scores with the class's activation, -1 to 1; low is weak.
+        centre: the same with nearness to the photo's centre.
+        explained: share of the variance that the pattern explains, 0 to 1.
+    """
+
     activation: float
     centre: float
     explained: float
 
 
-class Metrics(BaseModel, extra="allow"):
-    """What the metrics.json of a run folder holds, for a check of its types; other stages may add to it."""
+class RunScores(_Part, extra="allow"):
+    """What metrics.json of a run folder holds; a part that is not there yet has no figures.
 
-    classifier: _Classified | None = None
-    patterns: dict[str, _Evidence] | None = None
-    proxy: _Scored | None = None
-    retrain: _Scored | None = None
-    prediction: _Scored | None = None
+    Attributes:
+        classifier: of the classifier.
+        patterns: by class.
+        proxy: of the training photos' proxy masks.
+        retrain: of the masks that the last retraining learnt from.
+        prediction: of the predictions of the evaluation photos.
+        seconds: by stage.
+    """
+
+    classifier: ClassifierScores = ClassifierScores()
+    patterns: dict[str, SignEvidence] = {}
+    proxy: MaskScores = MaskScores()
+    retrain: MaskScores = MaskScores()
+    prediction: MaskScores = MaskScores()
     seconds: dict[str, NonNegativeFloat] = {}
+
+    @property
+    def masks(self) -> dict[str, MaskScores]:
+        """The masks that were scored, by ``proxy``, ``retrain`` and ``prediction``."""
+        kinds = {"proxy": self.proxy, "retrain": self.retrain, "prediction": self.prediction}
+        return {name: scores for name, scores in kinds.items() if scores.iou}
 
 
 def score_set(data: ImageSet, masks: Path) -> Scores:

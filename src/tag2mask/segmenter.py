@@ -1,52 +1,289 @@
-"""A trained segmenter: load it, predict photos with it."""
+"""A trained segmenter: load it, predict photos with it, share it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+import json
+import os
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
+from typing import Any, cast, overload
 
 import numpy as np
+import torch
+import yaml
+from huggingface_hub import ModelHubMixin, snapshot_download
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
-from tag2mask.config import Recipe
-from tag2mask.data import read_photo
+from tag2mask import distributed
+from tag2mask.config import Recipe, parse_recipe
+from tag2mask.data import Photo, as_photo, photo_size, read_photo
 from tag2mask.data.decode import Levels
-from tag2mask.inference import mask_of, predict_probabilities
-from tag2mask.networks.deeplab import Segmenter
-from tag2mask.notebook import html_table
+from tag2mask.data.tables import read_json
+from tag2mask.errors import RunError, UserError, reason
+from tag2mask.files import write_text
+from tag2mask.inference import draft_size, forward, mask_at, photos_together, probabilities_of
+from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.notebook import html_table, number
+from tag2mask.scoring import MaskScores
+
+_WEIGHTS, _CONFIG, _CARD = "model.safetensors", "config.json", "README.md"
 
 
-@dataclass
-class TrainedSegmenter:
-    """A segmenter with the recipe that it was trained by, and the levels by which its 16-bit photos were scaled."""
+class Segmenter(ModelHubMixin):
+    """A trained segmentation network with the recipe that says how to predict with it.
 
-    segmenter: Segmenter
-    recipe: Recipe
-    levels: Levels | None = None
+    `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's.
 
-    def predict(self, photo: str | Path | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the mask of a photo, uint8 H x W at the photo's own size, 0 for background.
+    Attributes:
+        network: in evaluation mode.
+        recipe: that it was trained by; its ``inference`` is how photos are predicted.
+        levels: by which its 16-bit photos were scaled, and those that it predicts are.
+        scores: of the predictions of the run that it is from, for the model card.
+    """
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        recipe: Recipe,
+        levels: Levels | None = None,
+        scores: MaskScores | None = None,
+    ) -> None:
+        self.network, self.recipe, self.levels, self.scores = network.eval(), recipe, levels, scores
+        self._fast: SegmentationNetwork | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the foreground classes: value i of a mask is ``classes[i - 1]``, 0 is background."""
+        return self.network.classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.backbone.mean.device
+
+    def to(self, device: str | torch.device | None) -> Segmenter:
+        """Move the network, in place; return the segmenter.
 
         Args:
-            photo: a file, or uint8 H x W x 3, RGB.
+            device: such as ``"cpu"`` or ``"cuda:1"``; None for a GPU where there is one.
 
         Raises:
-            DataError: the photo cannot be read.
+            RunError: torch has no such device.
         """
-        pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo, levels=self.levels)
+        try:
+            self.network.to(distributed.device() if device is None else device)
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the second
+            raise RunError(f"torch cannot use the device '{device}' here ({reason(error)})") from None
+        self._fast = None
+        return self
+
+    @overload
+    def predict(self, photo: Photo) -> NDArray[np.uint8]: ...  # type: ignore[overload-overlap]  # a str comes here
+
+    @overload
+    def predict(self, photo: Sequence[Photo]) -> list[NDArray[np.uint8]]: ...
+
+    def predict(self, photo: Photo | Sequence[Photo]) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        """Return the mask of a photo, uint8 H x W at the photo's own size, 0 for background; of several a list.
+
+        A file gets the mask that ``tag2mask predict`` writes. Where the recipe has no CRF that decodes large JPEGs
+        at reduced size, so that a few pixels may differ from the mask of the same photo as an array.
+
+        Args:
+            photo: a file, a Pillow image or an array as `tag2mask.data.as_photo` takes it; or a list of these.
+
+        Raises:
+            DataError: the photo cannot be read, or the array is none of a photo.
+        """
         how = self.recipe.inference
-        likely = predict_probabilities(self._folded, pixels, how.scales, background_weight=how.background_weight)
-        return mask_of(pixels, likely, how.crf)
+        several = isinstance(photo, Sequence) and not isinstance(photo, str)
+        looked = self._look(cast(Sequence[Photo], photo if several else [photo]))
+        masks = [mask_at(logits, pixels, size, how) for pixels, size, logits in looked]
+        return masks if several else masks[0]
+
+    def predict_proba(self, photo: Photo) -> NDArray[np.float32]:
+        """Return class probabilities, float32 (C + 1) x H x W, summing to 1; 0 is background.
+
+        They are averaged over the recipe's scales and weighted by its background weight; no CRF is applied.
+
+        Args:
+            photo: as for `predict`.
+
+        Raises:
+            DataError: as for `predict`.
+        """
+        ((_, size, logits),) = self._look([photo])
+        return probabilities_of(logits, size, background_weight=self.recipe.inference.background_weight)
+
+    def _look(self, photos: Sequence[Photo]) -> Iterator[tuple[NDArray[np.uint8], tuple[int, int], list[Tensor]]]:
+        """Yield each photo's pixels, its size and its logits."""
+        how = self.recipe.inference
+        if self._fast is None:
+            self._fast = self.network.folded(how.scales if how.compile else None)
+        read = (_read(photo, draft_size(how), self.levels) for photo in photos)
+        while some := list(islice(read, photos_together(self._fast))):
+            for (pixels, size), logits in zip(some, forward(self._fast, [p for p, _ in some], how.scales), strict=True):
+                yield pixels, size, logits
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Segmenter:
+        """Load a segmenter from a folder that `save_pretrained` wrote, or from a repository of Hugging Face's hub.
+
+        Nothing is unpickled, and the file of the weights is checked.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the repository's name.
+            **options: ``device`` as for `load_segmenter`, and those of huggingface_hub: ``revision``, ``token``,
+                ``cache_dir``, ``force_download``, ``local_files_only``.
+
+        Raises:
+            RunError: it is not of a segmenter of tag2mask.
+            WeightsError: the weights are corrupt.
+            UserError: the repository cannot be fetched.
+        """
+        name = str(pretrained_model_name_or_path)
+        if os.path.isdir(name):
+            _read_config(Path(name))
+        try:
+            return super().from_pretrained(name, **options)
+        except (UserError, TypeError):
+            raise
+        except Exception as error:  # the hub's client raises errors of several libraries
+            raise UserError(f"{name} cannot be loaded ({reason(error)}); check the name of the folder") from None
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        device: str | torch.device | None = None,
+        **options: Any,
+    ) -> Segmenter:
+        folder = model_id
+        if not os.path.isdir(folder):
+            folder = snapshot_download(
+                model_id, revision=revision, cache_dir=cache_dir, force_download=force_download,
+                local_files_only=local_files_only, token=token, allow_patterns=[_WEIGHTS, _CONFIG],
+            )  # fmt: skip
+        recipe, levels = _read_config(Path(folder))
+        return cls(SegmentationNetwork.load(Path(folder) / _WEIGHTS), recipe, levels).to(device)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        recipe = _without_paths(self.recipe)
+        names = dict(enumerate(["background", *self.classes]))
+        config = {
+            "architectures": ["Segmenter"],
+            "library_name": "tag2mask",
+            "tag2mask": version("tag2mask"),
+            "id2label": names,
+            "label2id": {name: index for index, name in names.items()},
+            "recipe": recipe.model_dump(mode="json"),
+            "levels": self.levels,
+        }
+        self.network.save(save_directory / _WEIGHTS)
+        write_text(save_directory / _CONFIG, json.dumps(config, indent=2) + "\n")
+        if not (save_directory / _CARD).exists():
+            write_text(save_directory / _CARD, model_card(self.classes, recipe, self.scores))
+
+    def __repr__(self) -> str:
+        """Return what it is in a line."""
+        return (
+            f"Segmenter({', '.join(self.classes)}; recipe {self.recipe.name}, {self.network.backbone.name}, "
+            f"{self.device})"
+        )
 
     def _repr_html_(self) -> str:
         """Return a table for a notebook: what the segmenter is and what each value of a mask means."""
         names = ", ".join(map(str, self.recipe.inference.scales))
-        rows = [(name, value) for value, name in enumerate(("background", *self.segmenter.classes))]
-        caption = f"segmenter of recipe {self.recipe.name} on {self.segmenter.backbone.name}, scales {names} pixels"
+        rows = [(name, value) for value, name in enumerate(("background", *self.classes))]
+        caption = f"segmenter of recipe {self.recipe.name} on {self.network.backbone.name}, scales {names} pixels"
         return html_table(caption, ("class", "value"), rows)
 
-    @cached_property
-    def _folded(self) -> Segmenter:
-        how = self.recipe.inference
-        return self.segmenter.folded(how.scales if how.compile else None)
+
+def model_card(classes: tuple[str, ...], recipe: Recipe, scores: MaskScores | None = None) -> str:
+    """Return a model card: what the segmenter is, its classes, how to load it, its recipe.
+
+    Args:
+        classes: names of the foreground classes.
+        recipe: that it was trained by.
+        scores: of the run's predictions.
+    """
+    head = {"library_name": "tag2mask", "pipeline_tag": "image-segmentation", "tags": ["weakly-supervised"]}
+    scores = scores or MaskScores()
+    rows = "\n".join(
+        f"| {index} | {_cell(name)} | {number(scores.iou.get(name))} |"
+        for index, name in enumerate(["background", *classes])
+    )
+    measured = "The run that it is from had no true masks to score its predictions on."
+    if scores.miou is not None:
+        measured = f"mIoU {number(scores.miou)}% on the {scores.images} photos that the run predicted."
+    return f"""---
+{yaml.safe_dump(head, sort_keys=False)}---
+
+# A segmenter of {len(classes)} classes
+
+It gives a class to every pixel of a photo. tag2mask {version("tag2mask")} trained it from image-level labels alone, by
+the recipe below.
+{measured}
+
+## How to load it
+
+```python
+import tag2mask as t2m
+
+model = t2m.Segmenter.from_pretrained("FOLDER")    # the folder of this file, or its name on the hub
+mask = model.predict("photo.jpg")                  # uint8 H x W, the numbers below
+```
+
+## Classes
+
+| number | class | IoU, % |
+|---|---|---|
+{rows}
+
+## Recipe
+
+```yaml
+{yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)}```
+"""
+
+
+def _read(photo: Photo, draft: int | None, levels: Levels | None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Return a photo's pixels, a file's perhaps at reduced size, and its height and width."""
+    if isinstance(photo, (str, Path)):
+        return read_photo(photo, draft, levels), photo_size(photo)
+    pixels = as_photo(photo, levels)
+    return pixels, (pixels.shape[0], pixels.shape[1])
+
+
+def _read_config(folder: Path) -> tuple[Recipe, Levels | None]:
+    file = folder / _CONFIG
+    values = read_json(file) if file.is_file() else None
+    if not isinstance(values, dict) or not isinstance(values.get("recipe"), dict):
+        raise RunError(f"{file} is not of a segmenter of tag2mask: it has no recipe; export the run again")
+    try:
+        levels = TypeAdapter(Levels | None).validate_python(values.get("levels"))
+    except ValidationError:
+        raise RunError(f"{file} is damaged: its levels are not two numbers; export the run again") from None
+    return parse_recipe(values["recipe"], str(file)), levels
+
+
+def _without_paths(recipe: Recipe) -> Recipe:
+    """Return a recipe that says nothing of this machine's folders: weights from a file are named alone."""
+    parts = [recipe.backbone, recipe.segmenter.backbone]
+    plain = [part and part.model_copy(update={"weights": Path(part.weights).name}) for part in parts]
+    segmenter = recipe.segmenter.model_copy(update={"backbone": plain[1]})
+    return recipe.model_copy(update={"backbone": plain[0], "segmenter": segmenter})
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

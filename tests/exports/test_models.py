@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,11 +16,13 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors import safe_open
+from torch.nn import functional
 
 import tag2mask as t2m
-from tag2mask.config import parse_recipe
+from tag2mask.config import InferenceConfig, parse_recipe
 from tag2mask.exports import models
-from tag2mask.inference import predict_probabilities
+from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.segmenter import model_card
 
 
 @pytest.fixture(scope="module")
@@ -32,29 +35,102 @@ def folder(finished_run, tmp_path):
     return t2m.export("huggingface", finished_run, tmp_path / "segmenter")
 
 
-@pytest.mark.parametrize(("batch", "height", "width"), [(1, 64, 64), (2, 75, 121), (3, 130, 97)])
-def test_onnxruntime_gives_what_torch_gives(finished_run, onnx_file, batch, height, width):
-    segmenter = t2m.load_segmenter(finished_run).segmenter.cpu()
-    image = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        logits = segmenter(255 * image)
-        upsampled = torch.nn.functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
-        wanted = upsampled.softmax(1).numpy()
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 64, 64), (2, 75, 121), (3, 30, 97)])
+def test_onnxruntime_gives_what_this_package_gives(finished_run, onnx_file, batch, height, width):
+    images = np.random.default_rng(1).integers(0, 256, (batch, height, width, 3), np.uint8)
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
-    (given,) = session.run(["probabilities"], {"image": image.numpy()})
+    (given,) = session.run(["probabilities"], {"image": (images / np.float32(255)).transpose(0, 3, 1, 2)})
     assert given.dtype == np.float32
     assert given.shape == (batch, 3, height, width)
+    model = t2m.load_segmenter(finished_run)
+    wanted = np.stack([model.predict_proba(image) for image in images])
     assert np.abs(given - wanted).max() < 1e-3
     assert wanted.std() > 0.01
 
 
-def test_onnx_on_a_photo_gives_this_packages_probabilities(finished_run, onnx_file, shapes_folder):
-    """A user's whole way: a photo at one of the scales, divided by 255."""
-    photo = np.array(Image.open(shapes_folder / "photos/p04.jpg").resize((64, 64)))
-    image = (photo.astype(np.float32) / 255).transpose(2, 0, 1)[None]
-    (given,) = onnxruntime.InferenceSession(onnx_file).run(None, {"image": image})
-    wanted = predict_probabilities(t2m.load_segmenter(finished_run).segmenter, photo, [64])
-    assert np.abs(given[0] - wanted).max() < 1e-3
+@pytest.mark.parametrize(("length", "side"), [(97, 31), (31, 97), (64, 64), (500, 41)])
+def test_shrinking_is_torchs_antialiased_resizing(length, side):
+    image = torch.rand(1, 3, length, 9)
+    wanted = functional.interpolate(image, (side, 9), mode="bilinear", antialias=True)
+    torch.testing.assert_close(models.shrinking(image[0, 0, :, 0], side) @ image, wanted)
+
+
+KINDS = [
+    ("fast", "tf_efficientnet_lite0", "[96]"), ("balanced", "tf_efficientnet_lite0", "[64, 96]"),
+    ("luo2020-efficientnet-lite0", "tf_efficientnet_lite0", "[48, 64, 96]"),
+    ("luo2020-voc-resnet101", "resnet10t", "[48, 64, 96]"), ("luo2020-voc-vgg16", "vgg11", "[64, 96]"),
+    ("dinov2-small", "vit_tiny_patch16_224", "[64]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "backbone", "scales"), KINDS, ids=[name for name, *_ in KINDS])
+def test_the_mask_of_onnx_is_that_of_predict_without_crf(
+    name, backbone, scales, a_trained, photos_20, tmp_path, caplog
+):
+    """For every kind of segmenter that the recipes have: light with and without tags, LargeFOV, a transformer."""
+    model = a_trained(name, backbone, scales)
+    model.save_pretrained(tmp_path / "saved")
+    file = t2m.export("onnx", tmp_path / "saved", tmp_path / "a.onnx")
+    assert "all of predict but the dense CRF" in caplog.text
+    assert file.stat().st_size < 1.2 * (tmp_path / "saved/model.safetensors").stat().st_size  # weights are there once
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    plain = t2m.Segmenter(model.network, t2m.load_recipe(model.recipe, {"inference.crf": None}))
+    same, pixels, seen = 0, 0, set()
+    for photo, mask in zip(photos_20, plain.predict(photos_20), strict=True):
+        (given,) = session.run(None, {"image": (photo / np.float32(255)).transpose(2, 0, 1)[None]})
+        same += (given[0].argmax(0) == mask).sum()
+        pixels += mask.size
+        seen |= set(np.unique(mask))
+    assert same / pixels >= 0.999
+    assert len(seen) > 1
+
+
+def test_a_scale_or_a_weight_left_out_would_be_seen(a_trained, photos_20):
+    """The masks of the kinds above depend on what the graph has to carry."""
+    model = a_trained("balanced", "tf_efficientnet_lite0", "[64, 96]")
+    masks = {}
+    for setting in ("workers=0", "inference.scales=[96]", "inference.background_weight=1"):
+        recipe = t2m.load_recipe(model.recipe, ["inference.crf=null", setting])
+        masks[setting] = np.concatenate(
+            [mask.ravel() for mask in t2m.Segmenter(model.network, recipe).predict(photos_20)]
+        )
+    whole = masks.pop("workers=0")
+    for setting, mask in masks.items():
+        assert (mask == whole).mean() < 0.998, setting
+
+
+@pytest.fixture(scope="module")
+def photos_20():
+    """Photos of 20 sizes: of a data set where it is there, else smooth colours."""
+    files = sorted((Path(__file__).parents[2] / "../shared/data/voc2012/JPEGImages").glob("*.jpg"))[:20]
+    if len(files) == 20:
+        return [np.asarray(Image.open(file).convert("RGB").reduce(3)) for file in files]
+    random = np.random.default_rng(0)
+    coarse = [random.integers(0, 256, (5, 6, 3), np.uint8) for _ in range(20)]
+    return [np.asarray(Image.fromarray(c).resize((90 + 3 * n, 150 - 4 * n), 3)) for n, c in enumerate(coarse)]
+
+
+@pytest.fixture
+def a_trained(photos_20):
+    """A segmenter of a recipe's kind on a small backbone; its weights are random but its masks are of many classes."""
+    square = torch.stack([torch.from_numpy(np.array(Image.fromarray(p).resize((64, 64)))) for p in photos_20])
+
+    def make(name, backbone, scales):
+        recipe = t2m.load_recipe(name, [f"inference.scales={scales}"])
+        how, classes = recipe.segmenter, [f"class {number}" for number in range(5)]
+        network = SegmentationNetwork(
+            backbone, classes, head=how.head, output_stride=how.output_stride, weights="random", tags=how.tag_weight > 0
+        )
+        for parameter in network.head.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=2 * (2 / parameter[0].numel()) ** 0.5)
+        trained = t2m.Segmenter(network, recipe)
+        last = (network.head.decode if how.head == "light" else network.head.layers)[-1]
+        with torch.no_grad():
+            last.bias -= network(square.permute(0, 3, 1, 2)).mean((0, 2, 3))
+        return trained
+
+    return make
 
 
 def test_what_the_onnx_file_says_of_itself(onnx_file):
@@ -64,6 +140,7 @@ def test_what_the_onnx_file_says_of_itself(onnx_file):
     assert json.loads(about["classes"]) == ["background", "disc", "square"]
     assert "RGB, 0 to 1" in about["input"]
     assert json.loads(about["scales"]) == [64]
+    assert (json.loads(about["background_weight"]), about["crf"]) == (1.0, "none")
     names = [[axis.dim_param or axis.dim_value for axis in put.type.tensor_type.shape.dim] for put in
              (*model.graph.input, *model.graph.output)]  # fmt: skip
     assert names == [["batch", 3, "height", "width"]] * 2
@@ -79,7 +156,7 @@ def test_the_newer_exporter_where_tracing_cannot(monkeypatch, tmp_path):
 
     monkeypatch.setattr(models, "_traced", unable)
     torch.manual_seed(0)
-    graph = models.Graph(Small(3, 2, 3, stride=4)).eval()
+    graph = models.Graph(Small(3, 2, 3, stride=4), InferenceConfig(scales=[32, 40], background_weight=0.5)).eval()
     onnx.save(models._to_onnx(graph), tmp_path / "small.onnx")
     image = torch.rand(3, 3, 50, 41)
     (given,) = onnxruntime.InferenceSession(tmp_path / "small.onnx").run(None, {"image": image.numpy()})
@@ -104,10 +181,11 @@ def test_a_graph_that_cannot_be_written_or_differs_is_refused(monkeypatch, refus
 
 
 def test_a_folder_is_taken_back_with_the_same_outputs(finished_run, folder, shapes_folder):
-    before, after = t2m.load_segmenter(finished_run), t2m.load_segmenter(folder)
-    image = torch.rand(1, 3, 70, 90)
-    with torch.inference_mode():
-        assert torch.equal(before.segmenter(image), after.segmenter(image))
+    before = t2m.load_segmenter(finished_run)
+    for after in (t2m.load_segmenter(folder), t2m.Segmenter.from_pretrained(folder, device="cpu")):
+        image = torch.rand(1, 3, 70, 90)
+        with torch.inference_mode():
+            assert torch.equal(before.network(image), after.network(image))
     photo = shapes_folder / "photos/p04.jpg"
     assert (before.predict(photo) == after.predict(photo)).all()
     assert after.recipe == before.recipe
@@ -133,7 +211,7 @@ def test_what_the_folder_holds(finished_run, folder):
     miou = json.loads((finished_run / "metrics.json").read_text())["prediction"]["miou"]
     assert f"mIoU {miou:.1f}% on the 3 photos" in card
     assert "| 2 | square |" in card
-    assert 'load_segmenter("FOLDER")' in card
+    assert 'Segmenter.from_pretrained("FOLDER")' in card
     assert yaml.safe_load(card.split("```yaml")[1].split("```")[0]) == config["recipe"]
 
 
@@ -161,7 +239,7 @@ def test_a_folder_says_nothing_of_this_machine(a_run, tmp_path):
 
 def test_a_card_of_awkward_class_names():
     classes = ("a|b", "two\nlines", "día")
-    card = models.model_card(classes, parse_recipe({"name": "ñ: [x]\n---"}, "test"))
+    card = model_card(classes, parse_recipe({"name": "ñ: [x]\n---"}, "test"))
     assert "| 1 | a\\|b | - |\n| 2 | two lines | - |\n| 3 | día | - |\n" in card
     assert yaml.safe_load(card.split("```yaml")[1].split("```")[0])["name"] == "ñ: [x]\n---"
     assert "no true masks" in card

@@ -18,7 +18,7 @@ from tag2mask.errors import WeightsError
 from tag2mask.networks import backbones
 from tag2mask.networks.backbones import LAST, Backbone, pyramid_layers, resolve_layer
 from tag2mask.networks.classifier import Classifier, fit_head
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.weights import load_tensors, read_weights, save_tensors
 
 SMALL = torch.randint(0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
@@ -356,7 +356,7 @@ def test_classifier_saved_and_loaded(tmp_path):
     ],
 )
 def test_segmenter_gives_logits_of_background_and_classes(name, head, stride, shape):
-    segmenter = Segmenter(name, ["a", "b", "c"], head=head, output_stride=stride, weights="random").eval()
+    segmenter = SegmentationNetwork(name, ["a", "b", "c"], head=head, output_stride=stride, weights="random").eval()
     with torch.no_grad():
         assert segmenter(torch.zeros(2, 3, 96, 64)).shape == shape
 
@@ -365,9 +365,11 @@ def test_segmenter_gives_logits_of_background_and_classes(name, head, stride, sh
 @pytest.mark.parametrize("head", ["light", "largefov"])
 def test_segmenter_saved_and_loaded(tmp_path, head, tags):
     torch.manual_seed(0)
-    segmenter = Segmenter("resnet18", ["a", "b"], head=head, output_stride=16, weights="random", tags=tags).eval()
+    segmenter = SegmentationNetwork(
+        "resnet18", ["a", "b"], head=head, output_stride=16, weights="random", tags=tags
+    ).eval()
     segmenter.save(tmp_path / "segmenter.safetensors")
-    loaded = Segmenter.load(tmp_path / "segmenter.safetensors")
+    loaded = SegmentationNetwork.load(tmp_path / "segmenter.safetensors")
     assert (loaded.classes, loaded.head_name, loaded.training) == (("a", "b"), head, False)
     with torch.no_grad():
         assert torch.equal(loaded(SMALL), segmenter(SMALL))
@@ -376,7 +378,7 @@ def test_segmenter_saved_and_loaded(tmp_path, head, tags):
 def test_a_class_is_as_likely_as_the_photos_tags_allow():
     """Logits differ from those without the tag head by the log-probability of each tag, the same everywhere."""
     torch.manual_seed(0)
-    segmenter = Segmenter("resnet18", ["a", "b"], weights="random", tags=True).eval()
+    segmenter = SegmentationNetwork("resnet18", ["a", "b"], weights="random", tags=True).eval()
     with torch.no_grad():
         segmenter.tags.classify[1].bias.copy_(torch.tensor([0.0, -9.0]))
         features = segmenter.backbone(SMALL)
@@ -391,23 +393,23 @@ def test_a_class_is_as_likely_as_the_photos_tags_allow():
 def test_one_kind_of_file_is_not_taken_for_another(tmp_path):
     file = tmp_path / "classifier.safetensors"
     Classifier(Backbone("resnet18", weights="random"), ["a"]).save(file)
-    refused("does not hold a segmenter", Segmenter.load, file)
+    refused("does not hold a segmenter", SegmentationNetwork.load, file)
     save_file({"a": torch.zeros(1)}, tmp_path / "plain.safetensors")
-    refused("does not hold a segmenter", Segmenter.load, tmp_path / "plain.safetensors")
-    refused("no weights file", Segmenter.load, tmp_path / "none.safetensors")
+    refused("does not hold a segmenter", SegmentationNetwork.load, tmp_path / "plain.safetensors")
+    refused("no weights file", SegmentationNetwork.load, tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize("change", ["one more", "one less"])
 def test_a_segmenter_file_that_says_something_else(tmp_path, change):
     file = tmp_path / "segmenter.safetensors"
-    Segmenter("resnet18", ["a", "b"], weights="random").save(file)
+    SegmentationNetwork("resnet18", ["a", "b"], weights="random").save(file)
     tensors, about = load_tensors(file, "a segmenter")
     if change == "one more":
         about["colour"] = "red"
     else:
         del about["backbone"]
     save_tensors(file, tensors, "a segmenter", about)
-    refused("segmenter.safetensors", Segmenter.load, file)
+    refused("segmenter.safetensors", SegmentationNetwork.load, file)
 
 
 @pytest.fixture(scope="module")
@@ -444,10 +446,10 @@ def test_a_damaged_file_loads_or_is_refused_in_one_line(whole_file, tmp_path, da
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
 def test_a_truncated_segmenter_is_refused(tmp_path, keep):
     file = tmp_path / "segmenter.safetensors"
-    Segmenter("resnet18", ["a", "b"], weights="random").save(file)
+    SegmentationNetwork("resnet18", ["a", "b"], weights="random").save(file)
     whole = file.read_bytes()
     file.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
-    refused("corrupt", Segmenter.load, file)
+    refused("corrupt", SegmentationNetwork.load, file)
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):

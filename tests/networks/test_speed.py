@@ -20,7 +20,7 @@ from tag2mask.data import load
 from tag2mask.errors import RunError
 from tag2mask.networks import speed
 from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.speed import (
     DilatedDepthwise,
     FoldedInTraining,
@@ -232,7 +232,7 @@ def test_a_compiled_copy_gives_the_same(compiler):
 
 def test_without_a_compiler_one_line_says_so(compiler, monkeypatch):
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    segmenter = Segmenter("resnet10t", ["a"], weights="random").eval()
+    segmenter = SegmentationNetwork("resnet10t", ["a"], weights="random").eval()
     with pytest.raises(RunError, match=r"torch.compile does not work here .*inference.compile=false") as raised:
         segmenter.folded(compile_for=[32])
     assert "\n" not in str(raised.value)
@@ -279,7 +279,7 @@ def test_a_training_has_the_same_losses(shapes_folder, tmp_path, caplog, monkeyp
     for name, features in (("fast", teaching.features_in_training), ("plain", lambda backbone: backbone)):
         monkeypatch.setattr(teaching, "features_in_training", features)
         torch.manual_seed(3)
-        segmenter = Segmenter("tf_efficientnet_lite0", data.classes)
+        segmenter = SegmentationNetwork("tf_efficientnet_lite0", data.classes)
         caplog.clear()
         teaching.train_segmenter(
             segmenter, data.samples, data.samples[0].mask.parent, how,

@@ -12,7 +12,8 @@ from tag2mask.data import ImageSet
 from tag2mask.data.loading import photo_batches
 from tag2mask.patterns.estimator import ClassPatterns
 from tag2mask.report import OverviewRow, looks, overlay, save_look, save_overview, save_patterns
-from tag2mask.runs.folder import load_segmenter, resume_run
+from tag2mask.runs.folder import resume_run
+from tag2mask.runs.trained import load_segmenter
 
 
 def pixels(file):

@@ -20,7 +20,7 @@ from tag2mask.exports.masks import open_masks
 from tag2mask.inference import mask_of, predict_probabilities
 from tag2mask.methods import load_method
 from tag2mask.metrics import confusion_matrix, iou
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns.estimator import ClassPatterns
 from tag2mask.runs import estimate, stages, tasks
 from tag2mask.runs import plan as planning
@@ -367,7 +367,7 @@ def test_the_real_crf_follows_the_photo():
 @pytest.fixture(scope="module")
 def segmenter():
     torch.manual_seed(0)
-    return Segmenter("resnet10t", ["a", "b"], weights="random").eval()
+    return SegmentationNetwork("resnet10t", ["a", "b"], weights="random").eval()
 
 
 @pytest.mark.parametrize("size", [(50, 70), (1, 300), (33, 20)])
@@ -423,7 +423,7 @@ def test_the_python_face(finished_run, shapes_folder, recipe_file, a_run):
     assert len(data) == 14
     again = t2m.run(shapes_folder, a_run, recipe_file, split="train", eval_split="val")
     assert again.out == a_run
-    assert again.scores["prediction"] == read_metrics(finished_run)["prediction"]
+    assert again.scores.prediction.model_dump() == read_metrics(finished_run)["prediction"]
 
 
 def test_a_run_of_a_loaded_image_set_is_taken_up_by_its_folder(shapes_folder, recipe_file, tmp_path):
@@ -441,8 +441,8 @@ def test_an_image_set_made_in_python_runs(shapes_folder, recipe_file, tmp_path):
     few = data.with_samples(data.samples[::2])
     settings = ["segmenter.epochs=1", "segmenter.retrain=0", "classifier.epochs=5"]
     result = t2m.run(few, tmp_path / "run", recipe_file, settings=settings)
-    assert result.scores["prediction"]["images"] == 7
-    assert result.scores["classifier"]["images"] == 2
+    assert result.scores.prediction.images == 7
+    assert result.scores.classifier.images == 2
 
 
 def test_the_data_may_lie_in_the_run_folder(shapes, recipe_file):

@@ -19,7 +19,7 @@ from tag2mask.data.loading import as_tensor, square
 from tag2mask.errors import DataError, WeightsError
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier, targets_of
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.training import loop
 from tag2mask.training import segmenter as teaching
 from tag2mask.training.classifier import train_classifier
@@ -67,7 +67,7 @@ def count_photos(monkeypatch):
 
 def trained(data, checkpoint, how=HOW, seed=0, masks=None, strict=False):
     torch.manual_seed(3)
-    segmenter = Segmenter("resnet10t", data.classes, weights="random", tags=how.tag_weight > 0)
+    segmenter = SegmentationNetwork("resnet10t", data.classes, weights="random", tags=how.tag_weight > 0)
     masks = masks or data.samples[0].mask.parent
     train_segmenter(segmenter, data.samples, masks, how, seed=seed, workers=0, checkpoint=checkpoint, strict=strict)
     return segmenter
@@ -199,7 +199,7 @@ def test_without_room_on_the_disk_a_frozen_backbone_sees_photos_every_epoch(few,
 
 def test_frozen_modules_do_not_change(data, tmp_path):
     torch.manual_seed(3)
-    before = Segmenter("resnet10t", data.classes, weights="random").backbone.model
+    before = SegmentationNetwork("resnet10t", data.classes, weights="random").backbone.model
     how = HOW.model_copy(update={"epochs": 1, "train_from": "C41"})
     after = trained(data, tmp_path / "checkpoint.pt", how).backbone.model
     assert torch.equal(before.layer3[0].conv1.weight, after.layer3[0].conv1.weight)
@@ -280,7 +280,7 @@ def test_uncertain_pixels_teach_nothing(data, few, tmp_path):
         write_mask(tmp_path / f"masks/{sample.name}.png", np.full(size, 255, np.uint8))
     how = HOW.model_copy(update={"epochs": 1})
     torch.manual_seed(3)
-    before = Segmenter("resnet10t", data.classes, weights="random")
+    before = SegmentationNetwork("resnet10t", data.classes, weights="random")
     after = trained(few, tmp_path / "checkpoint.pt", how, masks=tmp_path / "masks")
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
         assert torch.equal(old, new), name

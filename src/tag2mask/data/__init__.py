@@ -11,6 +11,7 @@ from tag2mask.data.image_set import (
     check_trainable,
     keep_truth,
 )
+from tag2mask.data.memory import Photo, as_photo
 from tag2mask.data.readers.coco import load_coco
 from tag2mask.data.readers.folder import load_folder, photos_in
 from tag2mask.data.readers.voc import load_voc
@@ -19,7 +20,9 @@ from tag2mask.data.summary import summary
 
 __all__ = [
     "ImageSet",
+    "Photo",
     "Sample",
+    "as_photo",
     "check_mask_sizes",
     "check_not_empty",
     "check_trainable",

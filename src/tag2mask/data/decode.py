@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tag2mask.errors import DataError
@@ -61,16 +62,29 @@ def read_photo(path: str | Path, draft_size: int | None = None, levels: Levels |
         DataError: the file is missing, truncated, corrupt, too large, or has pixels that are no photo's.
     """
     with _opened(path, PHOTO_FORMATS) as image:
-        orientation = _orientation(image)
         if draft_size is not None:
             image.draft(None, (draft_size, draft_size))
-        low_bytes = _low_bytes(path, image)
-        image.load()
-        if image.format == "TIFF":  # Pillow may have turned it while loading
-            orientation = _orientation(image)
-        turn = _TURNS.get(orientation)
-        rgb = _to_rgb(image, path, low_bytes, levels)
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+        return pixels_of(image, path, _low_bytes(path, image), levels)
+
+
+def pixels_of(
+    image: Image.Image, name: str | Path, low_bytes: NDArray[np.uint8] | None, levels: Levels | None
+) -> NDArray[np.uint8]:
+    """Return the pixels of an opened image as `read_photo` does.
+
+    Args:
+        image: need not be loaded yet.
+        name: what it is called in errors.
+        low_bytes: of 16-bit colours, of which Pillow gives the high bytes.
+        levels: of 16-bit photos.
+    """
+    orientation = _orientation(image)
+    image.load()
+    if image.format == "TIFF":  # Pillow may have turned it while loading
+        orientation = _orientation(image)
+    turn = _TURNS.get(orientation)
+    rgb = _to_rgb(image, name, low_bytes, levels)
+    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def is_deep(path: str | Path) -> bool:
@@ -205,14 +219,20 @@ def voc_palette() -> np.ndarray:
 
 @contextmanager
 def _opened(path: str | Path, formats: tuple[str, ...], what: str = "photo") -> Iterator[Image.Image]:
-    """Open an image file; whatever goes wrong inside becomes a DataError of one line."""
+    """Open an image file; what goes wrong inside is `refused`."""
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such file; check the name of the {what}")
+    with refused(path, formats, what), Image.open(path, formats=formats) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        yield image
+
+
+@contextmanager
+def refused(path: str | Path, formats: tuple[str, ...], what: str) -> Iterator[None]:
+    """Turn whatever goes wrong while an image is read into a DataError of one line."""
     try:
-        with Image.open(path, formats=formats) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            yield image
+        yield
     except DataError:
         raise
     except Image.DecompressionBombError:
@@ -243,7 +263,7 @@ def _to_rgb(image: Image.Image, path: str | Path, low_bytes: np.ndarray | None, 
     """Return the image in mode RGB."""
     if image.mode.startswith("I") or low_bytes is not None:
         values = _deep_values(image, path, low_bytes)
-        scaled = _scaled(values, levels or levels_of_counts(count_values(values)))
+        scaled = scaled_by(values, levels or levels_of_counts(count_values(values)))
         if not image.has_transparency_data or low_bytes is None:
             return Image.fromarray(scaled).convert("RGB")
         alpha = image.convert("RGBA").getchannel("A")
@@ -267,7 +287,7 @@ def _deep_values(image: Image.Image, path: str | Path, low_bytes: np.ndarray | N
     return values.astype(np.uint16)
 
 
-def _scaled(values: np.ndarray, levels: Levels) -> np.ndarray:
+def scaled_by(values: np.ndarray, levels: Levels) -> np.ndarray:
     """Return 16-bit values as uint8: the levels become 0 and 255, what lies between is rounded."""
     low, high = levels[0], max(levels[1], levels[0] + 1)
     table = (np.arange(2**16) - low) * (255 / (high - low))

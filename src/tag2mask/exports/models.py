@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,29 +16,40 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tag2mask.config import Recipe
+from tag2mask.config import InferenceConfig
 from tag2mask.errors import ExportError, reason
 from tag2mask.files import whole
-from tag2mask.networks.deeplab import Segmenter
-from tag2mask.notebook import number
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.resize import resize
-from tag2mask.runs.fingerprint import find_levels
-from tag2mask.runs.folder import find_segmenter, read_metrics
+from tag2mask.runs.folder import read_metrics
+from tag2mask.runs.trained import load_segmenter
+from tag2mask.scoring import MaskScores
+from tag2mask.segmenter import Segmenter
+
+log = logging.getLogger("tag2mask")
 
 TOLERANCE = 1e-3
 """How far a probability of the ONNX graph may be from the network's."""
 
 
 class Graph(nn.Module):
-    """A segmenter with all that stands before and after it: a photo in, class probabilities at its size out."""
+    """A segmenter with all that `Segmenter.predict_proba` does: a photo in, class probabilities at its size out.
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    Args:
+        network: in evaluation mode.
+        how: its scales and its background weight are used; the CRF is left out.
+    """
+
+    background_weight: Tensor
+
+    def __init__(self, network: SegmentationNetwork, how: InferenceConfig) -> None:
         super().__init__()
-        self.segmenter = segmenter
+        self.network, self.scales = network, how.scales
+        weights = [how.background_weight] + [1.0] * len(network.classes)
+        self.register_buffer("background_weight", torch.tensor(weights).view(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Return probabilities.
@@ -50,8 +60,30 @@ class Graph(nn.Module):
         Returns:
             float32 N x (C + 1) x H x W, summing to 1; 0 is background.
         """
-        logits = self.segmenter(255 * image)
+        weighted = sum(self._at_scale(image, side) for side in self.scales) * self.background_weight
+        return weighted / weighted.sum(1, keepdim=True)
+
+    def _at_scale(self, image: Tensor, side: int) -> Tensor:
+        rows, columns = shrinking(image[0, 0, :, 0], side), shrinking(image[0, 0, 0], side)
+        logits = self.network(255 * (rows @ image @ columns.T))
         return resize(logits, image.shape[2:]).softmax(1)
+
+
+def shrinking(line: Tensor, side: int) -> Tensor:
+    """Return the matrix of antialiased bilinear resizing; not every runtime of ONNX has that as an operator.
+
+    Args:
+        line: of n pixels; only how many there are counts, which an exporter can follow in a tensor.
+        side: length after resizing.
+
+    Returns:
+        float32 side x n; the rows sum to 1.
+    """
+    ones = torch.ones_like(line)
+    places, scale = ones.cumsum(0) - 0.5, ones.sum() / side
+    centres = (torch.arange(side, dtype=line.dtype, device=line.device) + 0.5)[:, None] * scale
+    weights = (1 - (places - centres).abs() / scale.clamp_min(1)).relu()
+    return weights / weights.sum(1, keepdim=True)
 
 
 def write_onnx(source: str | Path, out: Path, *, rounds: int | None = None) -> None:
@@ -70,18 +102,19 @@ def write_onnx(source: str | Path, out: Path, *, rounds: int | None = None) -> N
         raise ExportError(f"the format onnx needs {', '.join(missing)}: python -m pip install 'tag2mask[export]'")
     import onnx
 
-    file, recipe = find_segmenter(source, rounds)
-    graph = Graph(Segmenter.load(file)).eval()
+    trained = load_segmenter(source, rounds, "cpu")
+    graph = Graph(trained.network, trained.recipe.inference).eval()
     try:
         model = _to_onnx(graph)
     except Exception as error:  # the exporter meets each network in its own way
-        raise ExportError(f"torch {torch.__version__} cannot write {file} as ONNX ({reason(error)})") from None
-    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(graph.segmenter.classes) + 1
-    about = {**_about(graph.segmenter, recipe), "levels": find_levels(source)}
-    onnx.helper.set_model_props(model, {key: _text(value) for key, value in about.items()})
+        raise ExportError(f"torch {torch.__version__} cannot write {source} as ONNX ({reason(error)})") from None
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(trained.classes) + 1
+    onnx.helper.set_model_props(model, {key: _text(value) for key, value in _about(trained).items()})
     with whole(out) as temporary:
         onnx.save(model, temporary)
         _compare(graph, temporary)
+    if trained.recipe.inference.crf:
+        log.warning("%s does all of predict but the dense CRF, its last step: masks have coarser outlines", out)
 
 
 def write_huggingface(source: str | Path, out: Path, *, rounds: int | None = None) -> None:
@@ -92,73 +125,11 @@ def write_huggingface(source: str | Path, out: Path, *, rounds: int | None = Non
         out: the folder.
         rounds: of a run, the segmenter after so many retrainings; None for the last.
     """
-    file, recipe = find_segmenter(source, rounds)
-    classes = Segmenter.load(file).classes
-    recipe = _without_paths(recipe)
-    names = dict(enumerate(["background", *classes]))
-    config = {
-        "architectures": ["Segmenter"],
-        "library_name": "tag2mask",
-        "tag2mask": version("tag2mask"),
-        "id2label": names,
-        "label2id": {name: index for index, name in names.items()},
-        "recipe": recipe.model_dump(mode="json"),
-        "levels": find_levels(source),
-    }
+    model = load_segmenter(source, rounds, "cpu")
     scores = read_metrics(Path(source)).get("prediction") if rounds is None else None
+    model.scores = MaskScores.model_validate(scores) if scores else None
     with whole(out) as folder:
-        folder.mkdir()
-        shutil.copyfile(file, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-        (folder / "README.md").write_text(model_card(classes, recipe, scores), "utf-8")
-
-
-def model_card(classes: tuple[str, ...], recipe: Recipe, scores: dict[str, Any] | None = None) -> str:
-    """Return a model card: what the segmenter is, its classes, how to load it, its recipe.
-
-    Args:
-        classes: names of the foreground classes.
-        recipe: that it was trained by.
-        scores: of the run's predictions, as in metrics.json.
-    """
-    head = {"library_name": "tag2mask", "pipeline_tag": "image-segmentation", "tags": ["weakly-supervised"]}
-    iou = (scores or {}).get("iou") or {}
-    rows = "\n".join(
-        f"| {index} | {_cell(name)} | {_cell(number(iou.get(name)))} |"
-        for index, name in enumerate(["background", *classes])
-    )
-    measured = "The run that it is from had no true masks to score its predictions on."
-    if scores and scores.get("miou") is not None:
-        measured = f"mIoU {number(scores['miou'])}% on the {scores['images']} photos that the run predicted."
-    return f"""---
-{yaml.safe_dump(head, sort_keys=False)}---
-
-# A segmenter of {len(classes)} classes
-
-It gives a class to every pixel of a photo. tag2mask {version("tag2mask")} trained it from image-level labels alone, by
-the recipe below.
-{measured}
-
-## How to load it
-
-```python
-import tag2mask as t2m
-
-model = t2m.load_segmenter("FOLDER")    # the folder of this file
-mask = model.predict("photo.jpg")       # uint8 H x W, the numbers below
-```
-
-## Classes
-
-| number | class | IoU, % |
-|---|---|---|
-{rows}
-
-## Recipe
-
-```yaml
-{yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)}```
-"""
+        model.save_pretrained(folder)
 
 
 def _to_onnx(graph: Graph) -> Any:
@@ -171,7 +142,7 @@ def _to_onnx(graph: Graph) -> Any:
     axes = {0: "batch", 2: "height", 3: "width"}
     names: dict[str, Any] = {"input_names": ["image"], "output_names": ["probabilities"]}
     with _quiet():
-        if not graph.segmenter.backbone.is_transformer:
+        if not graph.network.backbone.is_transformer:
             with suppress(Exception):  # each network meets the exporter in its own way
                 return _traced(graph, example, dynamic_axes={"image": axes, "probabilities": axes}, **names)
         program: Any = torch.onnx.export(graph, (example,), dynamo=True, verbose=False, dynamic_shapes=(axes,), **names)
@@ -206,13 +177,17 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _about(segmenter: Segmenter, recipe: Recipe) -> dict[str, Any]:
+def _about(trained: Segmenter) -> dict[str, Any]:
+    how = trained.recipe.inference
     return {
         "tag2mask": version("tag2mask"),
-        "classes": ["background", *segmenter.classes],
-        "input": "image: float32 N x 3 x H x W, RGB, 0 to 1; normalisation is inside the graph",
+        "classes": ["background", *trained.classes],
+        "input": "image: float32 N x 3 x H x W, RGB, 0 to 1, the photo at its own size; all else is inside the graph",
         "output": "probabilities: float32 N x classes x H x W; the mask is the argmax over classes",
-        "scales": recipe.inference.scales,
+        "scales": how.scales,
+        "background_weight": how.background_weight,
+        "crf": "left out" if how.crf else "none",
+        "levels": trained.levels,
     }
 
 
@@ -229,18 +204,6 @@ def _compare(graph: Graph, file: Path) -> None:
         apart = float(np.abs(given - wanted).max())
         if not apart <= TOLERANCE:
             raise ExportError(f"onnxruntime differs from torch by {apart:.2g} at {size[2]} x {size[3]} pixels")
-
-
-def _without_paths(recipe: Recipe) -> Recipe:
-    """Return a recipe that says nothing of this machine's folders: weights from a file are named alone."""
-    parts = [recipe.backbone, recipe.segmenter.backbone]
-    plain = [part and part.model_copy(update={"weights": Path(part.weights).name}) for part in parts]
-    segmenter = recipe.segmenter.model_copy(update={"backbone": plain[1]})
-    return recipe.model_copy(update={"backbone": plain[0], "segmenter": segmenter})
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from tag2mask.networks.weights import load_tensors, load_weights, refusing, save
 from tag2mask.resize import resize_like
 
 
-class Segmenter(nn.Module):
+class SegmentationNetwork(nn.Module):
     """A backbone and a head that gives a logit per class at every position; class 0 is background.
 
     Args:
@@ -28,7 +28,7 @@ class Segmenter(nn.Module):
         weights: as for `Backbone`.
         tags: with a `TagHead`, whose log-probability of a class in the photo is added to the class's logits.
 
-    >>> segmenter = Segmenter("resnet18", ["cat", "dog"], weights="random").eval()
+    >>> segmenter = SegmentationNetwork("resnet18", ["cat", "dog"], weights="random").eval()
     >>> segmenter(torch.zeros(1, 3, 64, 64)).shape
     torch.Size([1, 3, 8, 8])
     """
@@ -75,7 +75,7 @@ class Segmenter(nn.Module):
         present = functional.pad(functional.logsigmoid(tags), (1, 0))  # background is
         return logits + present[:, :, None, None], tags
 
-    def folded(self, compile_for: Sequence[int] | None = None) -> Segmenter:
+    def folded(self, compile_for: Sequence[int] | None = None) -> SegmentationNetwork:
         """Return a copy for inference by `tag2mask.networks.speed.faster_copy`.
 
         Args:
@@ -103,7 +103,7 @@ class Segmenter(nn.Module):
         save_tensors(file, self.state_dict(), "a segmenter", about)
 
     @classmethod
-    def load(cls, file: str | Path) -> Segmenter:
+    def load(cls, file: str | Path) -> SegmentationNetwork:
         """Read what `save` wrote, in evaluation mode.
 
         Raises:

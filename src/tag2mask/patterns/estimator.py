@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tag2mask.data import ImageSet, Sample, photo_size
+from tag2mask.data import ImageSet, Sample, check_trainable, photo_size
 from tag2mask.data.loading import photo_batches
+from tag2mask.distributed import device as default_device
 from tag2mask.distributed import gather, of_main, share
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, NotFittedError, RecipeError, nearest
 from tag2mask.networks.backbones import Backbone, check_network, resolve_layer
 from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.networks.weights import check_finite, load_tensors, load_weights, part_of, refusing, save_tensors
@@ -24,17 +27,20 @@ from tag2mask.patterns.orientation import EVIDENCE, WEAK
 from tag2mask.proxy import proxy_mask
 
 _FITTED = ("means", "directions", "spectra", "variances", "evidence")
-
-_PARAMETERS = (
-    "backbone", "layer", "weights", "size", "output_stride", "images_per_class", "components", "contrast", "seed",
-    "workers",
-)  # fmt: skip
+_MISSING = ("classes_", "classifier_", *(f"{name}_" for name in _FITTED))
 
 
 class ClassPatterns:
     """Class patterns of one layer: fit them on photos with image-level labels, then score or mask photos.
 
-    Parameters are as in a recipe's ``backbone`` and ``patterns``.
+    It has the habits of scikit-learn's estimators, among them `sklearn.base.clone`.
+
+    Args:
+        backbone, weights: as in a recipe's ``backbone``.
+        layer, size, output_stride, images_per_class, components, contrast: as in a recipe's ``patterns``.
+        seed: of the draw of the photos.
+        workers: processes that decode photos; 0 decodes in this one.
+        device: where `fit` makes a network, such as ``"cuda:1"``; None for a GPU where there is one.
 
     Attributes:
         classes_: names of the C foreground classes.
@@ -67,14 +73,45 @@ class ClassPatterns:
         contrast: float = 0.0,
         seed: int = 0,
         workers: int = 1,
+        device: str | torch.device | None = None,
     ) -> None:
         self.backbone, self.layer, self.weights = backbone, layer, weights
         self.size, self.output_stride = size, output_stride
         self.images_per_class, self.components, self.contrast = images_per_class, components, contrast
-        self.seed, self.workers = seed, workers
+        self.seed, self.workers, self.device = seed, workers, device
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name; ``deep`` is there for scikit-learn and changes nothing."""
+        return {name: getattr(self, name) for name in signature(type(self)).parameters}
+
+    def set_params(self, **parameters: Any) -> ClassPatterns:
+        """Set parameters, for the next `fit`; return the estimator.
+
+        Raises:
+            RecipeError: there is no such parameter.
+        """
+        known = self.get_params()
+        for name in parameters:
+            if name not in known:
+                raise RecipeError(f"ClassPatterns has no parameter '{name}'{nearest(name, known)}")
+        for name, value in parameters.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        """Return the parameters."""
+        return f"ClassPatterns({', '.join(f'{name}={value!r}' for name, value in self.get_params().items())})"
+
+    if not TYPE_CHECKING:  # a type checker would take every name for one that is there
+
+        def __getattr__(self, name):
+            """Say what is missing where it is asked for before `fit`."""
+            if name in _MISSING:
+                raise NotFittedError("these class patterns are not fitted; call fit(data) first, or ClassPatterns.load")
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def fit(self, data: ImageSet, classifier: Classifier | None = None) -> ClassPatterns:
-        """Find the pattern of every class.
+        """Find the pattern of every class; return the estimator.
 
         Args:
             data: photos with image-level labels.
@@ -82,12 +119,15 @@ class ClassPatterns:
                 on the pooled features of the frozen backbone.
 
         Raises:
-            DataError: a class has no photo.
+            DataError: there are no photos, or too few of a class.
             WeightsError: the backbone or its weights cannot be had.
         """
+        if not data.samples:
+            raise DataError("the image set has no photos; class patterns are found in two photos of each class or more")
+        check_trainable(data)
         if classifier is None:
             backbone = Backbone(self.backbone, [self.layer], output_stride=self.output_stride, weights=self.weights)
-            classifier = Classifier(backbone, data.classes).eval()
+            classifier = Classifier(backbone, data.classes).eval().to(self.device or default_device())
             train_head(classifier, data.samples, size=self.size, workers=self.workers)
         discover(classifier, data, [self])
         return self
@@ -108,10 +148,13 @@ class ClassPatterns:
             images: N x 3 x H x W, RGB, 0..255.
 
         Returns:
-            float N x C x h x w.
+            float N x C x h x w, where the network is.
+
+        Raises:
+            NotFittedError: `fit` has not been called.
         """
         with torch.inference_mode():
-            return self.score_features(self.classifier_(images).features)
+            return self.score_features(self.classifier_(images.to(self.classifier_.head.weight.device)).features)
 
     def score_features(self, features: dict[str, Tensor]) -> Tensor:
         """Do `score` for features that the classifier's backbone has already given."""
@@ -120,10 +163,19 @@ class ClassPatterns:
         return score(maps, self.means_.to(maps.device), self.directions_.to(maps.device)) * scale[:, None, None]
 
     def transform(self, data: ImageSet) -> Iterator[tuple[Sample, np.ndarray]]:
-        """Yield each photo of ``data`` with its proxy mask by Algorithm 1, uint8 H x W, no CRF."""
+        """Yield each photo of ``data`` with its proxy mask by Algorithm 1, uint8 H x W, no CRF.
+
+        Raises:
+            NotFittedError: `fit` has not been called.
+            DataError: the classes of ``data`` are others.
+        """
+        if data.classes != self.classes_:
+            raise DataError(
+                f"the patterns are of the classes {', '.join(self.classes_)}, the photos of {', '.join(data.classes)}"
+            )
         for samples, images in photo_batches(data.samples, self.size, workers=self.workers):
             for sample, scores in zip(samples, self.score(images), strict=True):
-                yield sample, proxy_mask(scores.numpy(), sample.labels, photo_size(sample.image))
+                yield sample, proxy_mask(scores.cpu().numpy(), sample.labels, photo_size(sample.image))
 
     def about(self) -> dict[str, dict[str, float]]:
         """Return, by class, the evidence for the sign and the share of the variance that the pattern explains."""
@@ -160,13 +212,17 @@ class ClassPatterns:
         """Write everything needed to apply the patterns, the network's weights among it, as safetensors."""
         fitted = {f"patterns.{name}": getattr(self, f"{name}_") for name in _FITTED}
         network = {f"classifier.{name}": t for name, t in self.classifier_.state_dict().items()}
-        about = {name: getattr(self, name) for name in _PARAMETERS}
+        about = {name: value for name, value in self.get_params().items() if name != "device"}
         about |= {"classes": list(self.classes_), "layers": self.classifier_.backbone.layers}
         save_tensors(file, {**fitted, **network}, "class patterns", about)
 
     @classmethod
-    def load(cls, file: str | Path) -> ClassPatterns:
+    def load(cls, file: str | Path, device: str | torch.device = "cpu") -> ClassPatterns:
         """Read what `save` wrote.
+
+        Args:
+            file: its name.
+            device: where the network is to work.
 
         Raises:
             WeightsError: the file is missing, corrupt or not of class patterns.
@@ -174,7 +230,7 @@ class ClassPatterns:
         tensors, about = load_tensors(file, "class patterns")
         with refusing(file):
             layers, classes = about.pop("layers"), about.pop("classes")
-            patterns = cls(**about)
+            patterns = cls(**about, device=device)
             check_network(patterns.backbone, tensors, file)
             backbone = Backbone(patterns.backbone, layers, output_stride=patterns.output_stride, weights="random")
             patterns.classifier_ = Classifier(backbone, classes).eval()
@@ -189,6 +245,7 @@ class ClassPatterns:
                     raise ValueError(f"'{name}' has the shape {tuple(fitted[name].shape)}")
                 setattr(patterns, f"{name}_", fitted[name].float())
             patterns.classes_ = tuple(classes)
+        patterns.classifier_.to(device)
         return patterns
 
 

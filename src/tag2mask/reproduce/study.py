@@ -24,7 +24,7 @@ from tag2mask.errors import DataError, RecipeError, RunError, nearest
 from tag2mask.files import share_file
 from tag2mask.inference import predict_masks
 from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.progress import duration
 from tag2mask.reproduce.items import ITEMS, LAYERS, Reproduced, Study, network_of
 from tag2mask.runs.folder import Run, Source, begin, patterns_file, read_metrics
@@ -255,6 +255,6 @@ def _score_before_retraining(run: Run) -> None:
     """Predict and score the evaluation photos with the first segmenter, unless that has been done."""
     first, folder = run.segmenter_after(0), run.out / "before-retraining"
     if not of_main(_is_scored(run, "before_retraining", first)):
-        segmenter = Segmenter.load(first).to(run.device)
+        segmenter = SegmentationNetwork.load(first).to(run.device)
         predict_masks(segmenter, run.evaluation.samples, folder, run.recipe, strict=run.strict)
         run.record("before_retraining", score_set(run.evaluation, folder))

@@ -99,14 +99,13 @@ def write_fingerprint(file: Path, fingerprint: Fingerprint) -> None:
     write_text(file, "{" + ",\n".join(parts) + "}\n")
 
 
-def find_levels(run: str | Path) -> Levels | None:
-    """Return the levels by which the 16-bit photos of a run, or of an exported segmenter's run, were scaled.
+def find_levels(file: Path) -> Levels | None:
+    """Return the levels by which the 16-bit photos of a run were scaled, as `write_fingerprint` wrote them.
 
     Raises:
-        RunError: the file that says so is damaged.
+        RunError: the file is damaged.
     """
-    file = next((path for name in ("config.json", "data.json") if (path := Path(run) / name).is_file()), None)
-    values = {} if file is None else read_json(file)
+    values = read_json(file) if file.is_file() else {}
     try:
         return _LEVELS.validate_python(values.get("levels"))
     except (AttributeError, ValidationError):

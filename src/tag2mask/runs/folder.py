@@ -16,27 +16,26 @@ import yaml
 
 from tag2mask.config import Recipe, parse_recipe, read_yaml
 from tag2mask.data import ImageSet, check_mask_sizes, check_not_empty, check_trainable, keep_truth, load
-from tag2mask.data.tables import read_json
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError, WeightsError
 from tag2mask.files import absolute, remove_unfinished, write_text
 from tag2mask.methods import load_method
 from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.runs.fingerprint import (
     Changes,
     Fingerprint,
     compare,
-    find_levels,
     fingerprint_of,
     read_fingerprint,
     write_fingerprint,
 )
 from tag2mask.runs.lock import LOCK, locked
-from tag2mask.scoring import Metrics, Scores
-from tag2mask.segmenter import TrainedSegmenter
+from tag2mask.scoring import RunScores, Scores
 
 log = logging.getLogger("tag2mask")
+GIVEN = "given in Python"
+"""What a run's configuration says instead of a path, or of an evaluation split, for an image set made in Python."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,7 @@ class Run:
         recipe: every parameter.
         strict: an unreadable photo ends the run instead of being skipped.
         given: training photos that were made in Python.
+        given_eval: evaluation photos that were made in Python.
         keep: go on as before where the data has changed.
     """
 
@@ -78,16 +78,13 @@ class Run:
     recipe: Recipe
     strict: bool = False
     given: ImageSet | None = field(default=None, repr=False)
+    given_eval: ImageSet | None = field(default=None, repr=False)
     keep: bool = False
 
     @cached_property
     def train(self) -> ImageSet:
         """The training photos with their image-level labels."""
-        data = (
-            self.given
-            if self.given is not None
-            else load(self.source.path, self.source.labels, self.source.split, self.strict)
-        )
+        data = self._load(self.given, self.source.path, self.source.split)
         check_trainable(data)
         made_from = read_fingerprint(self.fingerprint_file) if self.keep else None
         data = data.with_levels(made_from.levels if made_from else None)
@@ -98,14 +95,26 @@ class Run:
         """The photos that are predicted and scored: the evaluation split, else the training photos."""
         if self.source.eval_split is None:
             return self.train
-        data = load(self.source.path, self.source.labels, self.source.eval_split, self.strict)
+        data = self._load(self.given_eval, self.source.eval_split, self.source.eval_split)
         if data.classes != self.train.classes:
+            advice = "put a classes.txt beside the photos" if self.given_eval is None else "give both sets the same"
             raise DataError(
-                f"the evaluation split has the classes {', '.join(data.classes)}, the training photos "
-                f"{', '.join(self.train.classes)}; put a classes.txt beside the photos"
+                f"the evaluation photos have the classes {', '.join(data.classes)}, the training photos "
+                f"{', '.join(self.train.classes)}; {advice}"
             )
         check_not_empty(data)
         return keep_truth(data.with_levels(self.train.levels), self.out / "truth" / "evaluation")
+
+    def _load(self, given: ImageSet | None, said: str, split: str | None) -> ImageSet:
+        """Return an image set that was given, or that the source says where to find."""
+        if given is not None:
+            return given
+        if said == GIVEN:
+            raise DataError(
+                f"{self.out}: its photos were given in Python and no path leads to them; "
+                "call tag2mask.run with them again"
+            )
+        return load(self.source.path, self.source.labels, split, self.strict)
 
     @property
     def device(self) -> torch.device:
@@ -193,6 +202,7 @@ def open_run(
     *,
     strict: bool = False,
     given: ImageSet | None = None,
+    given_eval: ImageSet | None = None,
     keep: bool = False,
 ) -> Run:
     """Start a run in ``out``, or go on with the one that is there if it is the same.
@@ -207,7 +217,7 @@ def open_run(
 
     Whatever is raised, nothing has then been written.
     """
-    run = Run(Path(out), source, recipe, strict, given, keep)
+    run = Run(Path(out), source, recipe, strict, given, given_eval, keep)
     begin(run)
     return run
 
@@ -287,36 +297,6 @@ def resume_run(out: str | Path, *, strict: bool = False) -> Run:
     return Run(Path(out), source, parse_recipe(recipe, str(config)), strict)
 
 
-def load_segmenter(run: str | Path, rounds: int | None = None) -> TrainedSegmenter:
-    """Load a segmenter, on the GPU where there is one.
-
-    Args:
-        run: a run folder, or a folder that ``tag2mask export huggingface`` wrote.
-        rounds: of a run, the segmenter after so many retrainings; None for the last.
-
-    Raises:
-        RunError: there is no run or it has no such segmenter yet.
-        WeightsError: the segmenter's file is corrupt.
-    """
-    file, recipe = find_segmenter(run, rounds)
-    return TrainedSegmenter(Segmenter.load(file).to(device()), recipe, find_levels(run))
-
-
-def find_segmenter(run: str | Path, rounds: int | None = None) -> tuple[Path, Recipe]:
-    """Return the file of the segmenter that `load_segmenter` loads, and its recipe."""
-    exported = Path(run) / "config.json"
-    if exported.is_file() and rounds is None:
-        values = read_json(exported)
-        if not isinstance(values, dict) or not isinstance(values.get("recipe"), dict):
-            raise RunError(f"{exported} is not of a segmenter of tag2mask: it has no recipe; export the run again")
-        return Path(run) / "model.safetensors", parse_recipe(values["recipe"], str(exported))
-    opened = resume_run(run)
-    file = opened.segmenter_file if rounds is None else opened.segmenter_after(rounds)
-    if not file.exists():
-        raise RunError(f"{file} is not there; finish the run with tag2mask run, or name another --rounds")
-    return file, opened.recipe
-
-
 def read_metrics(out: Path) -> Scores:
     """Return what metrics.json of a run folder holds; empty where there is none yet."""
     file = out / "metrics.json"
@@ -324,7 +304,7 @@ def read_metrics(out: Path) -> Scores:
         return {}
     try:
         values = json.loads(file.read_text("utf-8"))
-        Metrics.model_validate(values)
+        RunScores.model_validate(values)
         return cast(Scores, values)
     except (ValueError, OSError, RecursionError):
         raise RunError(f"{file} is damaged; delete it and call tag2mask evaluate {out}") from None
@@ -342,7 +322,9 @@ def _check_networks(recipe: Recipe) -> None:
         if layers and (refusal := load_method(recipe.proxy.method).refusal(backbone)):
             raise WeightsError(refusal)
     decoder = recipe.segmenter
-    network = Segmenter(part.name, (), head=decoder.head, output_stride=decoder.output_stride, weights="random")
+    network = SegmentationNetwork(
+        part.name, (), head=decoder.head, output_stride=decoder.output_stride, weights="random"
+    )
     network.backbone.freeze_before(decoder.train_from)  # of what the head leaves of it
 
 

@@ -17,13 +17,13 @@ from tag2mask.methods import load_method
 from tag2mask.names import ClassifierTraining, Teaching
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier, train_head
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns import ClassPatterns
 from tag2mask.report import OverviewRow, PhotoSet, save_overview, save_page, save_patterns
 from tag2mask.runs.estimate import prepare_crf
 from tag2mask.runs.folder import Run, check_classes, check_unchanged, checkpoint_of, read_metrics
 from tag2mask.scoring import score_set
-from tag2mask.segmenter import TrainedSegmenter
+from tag2mask.segmenter import Segmenter
 from tag2mask.training.classifier import mean_precision, train_classifier
 from tag2mask.training.segmenter import train_segmenter
 
@@ -112,7 +112,7 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
         raise RunError(f"{masks} holds no masks to train on; run the stages before")
     torch.manual_seed(seed)
     backbone = how.backbone or run.recipe.backbone
-    segmenter = Segmenter(
+    segmenter = SegmentationNetwork(
         backbone.name, run.train.classes, head=how.head, output_stride=how.output_stride, weights=backbone.weights,
         tags=how.tag_weight > 0,
     )  # fmt: skip
@@ -134,7 +134,7 @@ def retrain(run: Run) -> None:
         if run.segmenter_after(rounds).exists():
             continue
         masks = run.masks_of_round(rounds)
-        segmenter = Segmenter.load(run.segmenter_after(rounds - 1)).to(run.device)
+        segmenter = SegmentationNetwork.load(run.segmenter_after(rounds - 1)).to(run.device)
         readable = [s for s in run.train.samples if (run.out / "proxy" / f"{s.name}.png").exists()]
         predict_masks(segmenter, readable, masks, run.recipe, known_labels=True, strict=run.strict)
         train_on(run, masks, rounds)
@@ -142,7 +142,7 @@ def retrain(run: Run) -> None:
 
 def predict(run: Run) -> None:
     """Predict the evaluation photos with the last segmenter, to ``predictions/``."""
-    segmenter = Segmenter.load(run.segmenter_file).to(run.device)
+    segmenter = SegmentationNetwork.load(run.segmenter_file).to(run.device)
     check_classes(run, segmenter.classes, run.segmenter_file)
     prepare_crf(run.recipe.inference.crf is not None)
     predict_masks(segmenter, run.evaluation.samples, run.out / "predictions", run.recipe, strict=run.strict)
@@ -163,7 +163,7 @@ def report(run: Run) -> None:
     """Write the report page ``report/index.html`` and the picture ``report/overview.png``."""
     if not is_main():
         return
-    model = TrainedSegmenter(Segmenter.load(run.segmenter_file).to(run.device), run.recipe)
+    model = Segmenter(SegmentationNetwork.load(run.segmenter_file).to(run.device), run.recipe)
     sets = [run.train] if run.evaluation is run.train else [run.train, run.evaluation]
     rows = []
     for data in sets:

@@ -20,7 +20,7 @@ from tag2mask.distributed import barrier, copy_main, device, is_main, rank, shar
 from tag2mask.errors import RunError
 from tag2mask.names import Schedule
 from tag2mask.networks.classifier import Classifier
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.weights import load_checkpoint, save_checkpoint
 from tag2mask.progress import track
 from tag2mask.training.datasets import Pair
@@ -188,7 +188,7 @@ def _average_statistics(model: nn.Module) -> None:
 
 
 def parameter_groups(
-    model: Classifier | Segmenter, learning_rate: float, backbone_learning_rate: float
+    model: Classifier | SegmentationNetwork, learning_rate: float, backbone_learning_rate: float
 ) -> list[dict[str, Any]]:
     """Return the trainable parameters, new layers and backbone apart; batch-norm and biases do not decay."""
     of_backbone = list(model.backbone.parameters())

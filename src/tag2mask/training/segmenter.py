@@ -16,7 +16,7 @@ from tag2mask.data import Sample
 from tag2mask.distributed import device, world
 from tag2mask.names import IGNORE, Teaching
 from tag2mask.networks.backbones import LAST
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.speed import features_in_training, folded_backbone
 from tag2mask.resize import resize_like
 from tag2mask.training.datasets import FrozenFeatures, MaskedPhotos, Pair
@@ -25,7 +25,7 @@ from tag2mask.training.losses import seeded_loss
 
 
 def train_segmenter(
-    segmenter: Segmenter,
+    segmenter: SegmentationNetwork,
     samples: Sequence[Sample],
     masks: Path,
     how: SegmenterConfig,
