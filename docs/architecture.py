@@ -112,7 +112,7 @@ class Box:
     @property
     def width(self) -> float:
         """Return the width in inches."""
-        widest = sum(max(len(name) for name, _ in column) * 0.073 + 0.5 for column in self.columns)
+        widest = sum(max(len(name) for name, _ in column) * 0.077 + 0.5 for column in self.columns)
         return max(len(self.name) * 0.1 + 0.75, widest + PAD)
 
     @property
