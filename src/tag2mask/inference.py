@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from tag2mask.config import CrfConfig, Recipe
 from tag2mask.crf import dense_crf
 from tag2mask.data import Sample, photo_size, read_photo, write_mask
-from tag2mask.data.loading import as_tensor, keep_readable
+from tag2mask.data.loading import as_tensor, keep_readable, read_by
+from tag2mask.devices import half_precision, with_antialias
 from tag2mask.distributed import barrier, share
 from tag2mask.errors import DataError
-from tag2mask.networks.backbones import half_precision
 from tag2mask.networks.deeplab import Segmenter
 from tag2mask.progress import track
 from tag2mask.threads import map_ahead
@@ -63,10 +63,10 @@ def forward(segmenter: Segmenter, photos: Sequence[NDArray[np.uint8]], scales: S
         scales: sides of the inputs in pixels.
     """
     device = next(segmenter.parameters()).device
-    pixels = [as_tensor(photo)[None].to(device).float() for photo in photos]
+    pixels = [as_tensor(photo)[None].to(with_antialias(device)).float() for photo in photos]
     with torch.inference_mode(), half_precision(device):
         at_scales = [
-            segmenter(torch.cat([_resize(one, side, side, antialias=True) for one in pixels])).float()
+            segmenter(torch.cat([_resize(one, side, side, antialias=True) for one in pixels]).to(device)).float()
             for side in scales
         ]
     return [list(of_photo) for of_photo in zip(*at_scales, strict=True)]
@@ -97,7 +97,7 @@ def average(
     wide = [_resize(one[None], one.shape[1], width)[0].permute(1, 2, 0).contiguous() for one in kept]
     # Bilinear interpolation between rows is a product with a matrix that is zero away from the diagonal.
     mixing = [_resize(torch.eye(len(one), device=one.device)[None, None], height, len(one))[0, 0] for one in wide]
-    step = height if wide[0].is_cuda else max(1, _STRIP // wide[0][0].numel())
+    step = height if wide[0].device.type != "cpu" else max(1, _STRIP // wide[0][0].numel())
     for start in range(0, height, step):
         rows = slice(start, min(start + step, height))
         total = torch.zeros(rows.stop - start, width, len(kept[0]), device=wide[0].device)
@@ -188,8 +188,7 @@ def read_ahead(
 ) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
     """Yield photos in order, decoded ahead in worker processes; unreadable ones are reported and skipped."""
     photos = WholePhotos(samples, draft_size)
-    loader = DataLoader(photos, batch_size=None, num_workers=workers, collate_fn=lambda item: item)
-    for index, photo in keep_readable(loader, strict):
+    for index, photo in keep_readable(read_by(workers, photos), strict):
         yield samples[index], photo
 
 
@@ -218,7 +217,7 @@ def predict_masks(
     """
     how = recipe.inference
     segmenter, scales, crf = segmenter.folded(how.scales if how.compile else None), how.scales, how.crf
-    together = _TOGETHER if next(segmenter.parameters()).is_cuda else 1
+    together = 1 if next(segmenter.parameters()).device.type == "cpu" else _TOGETHER
     weight = 1.0 if known_labels else how.background_weight
     draft_size = None if crf else 2 * max(scales)  # the CRF looks at every pixel
 

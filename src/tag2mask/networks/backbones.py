@@ -91,7 +91,8 @@ class Backbone(nn.Module):
             float N x D x h x w for each of ``layers`` and for ``last``.
         """
         images = (images.float() - self.mean) / self.std
-        images = images.contiguous(memory_format=torch.channels_last)
+        if images.device.type in ("cpu", "cuda"):  # other devices have no fast kernels for it, or wrong ones
+            images = images.contiguous(memory_format=torch.channels_last)
         if self.is_transformer:
             return self._transformer_features(images)
         last = self.model.forward_features(images)
@@ -136,12 +137,6 @@ class Backbone(nn.Module):
 
 def _keep(backbone: Backbone, layer: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
     backbone._seen[layer] = output
-
-
-def half_precision(device: torch.device) -> torch.autocast:
-    """Return the context of a forward pass: bfloat16 on a GPU that has it, float16 on another, as it is on a CPU."""
-    dtype = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
-    return torch.autocast(device.type, dtype, enabled=device.type == "cuda")
 
 
 def resolve_layer(layer: str, name: str, model: nn.Module) -> str:

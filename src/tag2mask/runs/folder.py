@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from tag2mask.config import Recipe, parse_recipe, read_yaml
 from tag2mask.data import ImageSet, check_mask_sizes, check_trainable, keep_truth, load
+from tag2mask.data.loading import end_if_started_again
 from tag2mask.data.tables import read_json
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError, WeightsError
@@ -108,7 +109,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """A GPU where there is one; with several processes, each its own."""
+        """The device that was asked for, else a GPU where there is one; with several processes, each its own."""
         return device()
 
     @property
@@ -212,7 +213,8 @@ def open_run(
 
 
 def begin(run: Run) -> None:
-    """Check a run's folder, data and networks, then write its configuration; raises as `open_run` does."""
+    """Check a run's folder, data, networks and device, then write its configuration; raises as `open_run` does."""
+    device()
     if is_main():
         _check_folder(run)
         with locked(run.out):
@@ -258,6 +260,7 @@ def locked(out: Path) -> Iterator[None]:
     Raises:
         RunError: another process works in it.
     """
+    end_if_started_again()
     if not is_main():
         yield
         return
@@ -275,8 +278,9 @@ def locked(out: Path) -> Iterator[None]:
     finally:
         lock.release()
         if not folder_was_there and not any(path.name != LOCK for path in out.iterdir()):
-            (out / LOCK).unlink(missing_ok=True)  # nothing came of it
-            out.rmdir()
+            with suppress(OSError):  # another process has come meanwhile
+                (out / LOCK).unlink(missing_ok=True)  # nothing came of it
+                out.rmdir()
 
 
 def _is_free(folder: Path, data: Path) -> bool:

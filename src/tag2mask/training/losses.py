@@ -149,8 +149,8 @@ def refine(images: Tensor, probabilities: Tensor) -> Tensor:
         float N x K x h x w, without gradient.
     """
     size = probabilities.shape[2:]
-    small = functional.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
-    pixels = small.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    small = functional.interpolate(images.cpu().float(), size, mode="bilinear", align_corners=False, antialias=True)
+    pixels = small.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     refined = dense_crf_many(
         zip(pixels, probabilities.detach().cpu().numpy(), strict=True),
         gaussian=(3 / SHRINK, 3),
