@@ -63,9 +63,7 @@ def device(local: int = 0, processes: int = 1) -> torch.device:
     if processes > 1 and number:
         raise RunError(f"{asked} {name} is one device for {processes} processes; name {kind} without a number")
     if processes > found.number:
-        raise RunError(
-            f"{processes} processes for {found.number} GPUs; start one a GPU, or set {VARIABLE}=cpu for none"
-        )
+        raise RunError(f"{processes} processes for {found.number} GPUs; start one a GPU, or set {VARIABLE}=cpu")
     # "mps" has no numbers: a tensor that is sent to "mps" says that it is on "mps:0".
     return torch.device(found.kind, int(number or local)) if found.kind != "mps" else torch.device("mps")
 

@@ -41,7 +41,7 @@ def cgroup_limit(root: Path = Path("/")) -> float:
     """
     limits = [math.inf]
     for line in _words(root / "proc/self/cgroup"):
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers == "":
             mounts = ["sys/fs/cgroup", "sys/fs/cgroup/unified"]
         elif "cpu" in controllers.split(","):

@@ -40,8 +40,8 @@ class Killed(BaseException):
 def kill_after(monkeypatch, epochs):
     save = loop.save_checkpoint
 
-    def save_and_die(file, model, optimiser, epoch):
-        save(file, model, optimiser, epoch)
+    def save_and_die(file, model, optimiser, epoch, scaler):
+        save(file, model, optimiser, epoch, scaler)
         if epoch == epochs:
             raise Killed
 

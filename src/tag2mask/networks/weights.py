@@ -135,7 +135,7 @@ def refusing(file: str | Path) -> Iterator[None]:
 
 
 def save_checkpoint(
-    file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, scaler: GradScaler, epoch: int
+    file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, epoch: int, scaler: GradScaler | None = None
 ) -> None:
     """Write the state of a training after ``epoch`` epochs; the file is whole or the one before.
 
@@ -143,12 +143,14 @@ def save_checkpoint(
         DataError: it cannot be written.
     """
     content = io.BytesIO()
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "scaler": scaler.state_dict()}
-    torch.save({**state, "epoch": epoch}, content)
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch}
+    torch.save({**state, "scaler": scaler.state_dict() if scaler else {}}, content)
     write_bytes(file, content.getbuffer())
 
 
-def load_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, scaler: GradScaler) -> int:
+def load_checkpoint(
+    file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, scaler: GradScaler | None = None
+) -> int:
     """Put back what `save_checkpoint` wrote and return the epochs done; 0 where there is no file.
 
     Raises:
@@ -160,7 +162,7 @@ def load_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimiz
         state = torch.load(file, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        if state.get("scaler"):  # empty where it was trained in another precision than float16
+        if scaler and state.get("scaler"):  # empty where it was trained in another precision than float16
             scaler.load_state_dict(state["scaler"])
         return int(state["epoch"])
     except Exception as error:

@@ -109,7 +109,7 @@ def fit(
         log.info("%s: epoch %d of %d, loss %.4f", label, epoch + 1, epochs, float(total(summed)) / steps)
         _average_statistics(model)
         if is_main():
-            save_checkpoint(checkpoint, model, optimiser, scaler, epoch + 1)
+            save_checkpoint(checkpoint, model, optimiser, epoch + 1, scaler)
         barrier()
     model.eval()
 
