@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from tag2mask.config import CrfConfig, Recipe
 from tag2mask.crf import dense_crf
-from tag2mask.data import Sample, photo_size, read_photo, write_mask
-from tag2mask.data.loading import as_tensor, keep_readable, read_by
+from tag2mask.data import Sample, photo_size, write_mask
+from tag2mask.data.loading import as_tensor, read_ahead
 from tag2mask.devices import half_precision, with_antialias
 from tag2mask.distributed import barrier, share
 from tag2mask.errors import DataError
@@ -160,36 +159,6 @@ def mask_of(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: C
             steps=crf.steps,
         )
     return np.asarray(present[kept.argmax(0)])
-
-
-class WholePhotos(Dataset[tuple[int, "NDArray[np.uint8] | str"]]):
-    """Photos at their own size, or JPEGs at half, quarter or eighth, see `read_photo`.
-
-    They come as ``(index, uint8 H x W x 3)``, or ``(index, what is wrong)``.
-    """
-
-    def __init__(self, samples: Sequence[Sample], draft_size: int | None = None) -> None:
-        self.samples, self.draft_size = samples, draft_size
-
-    def __len__(self) -> int:
-        """Return the number of photos."""
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[int, NDArray[np.uint8] | str]:
-        """Read one photo."""
-        try:
-            return index, read_photo(self.samples[index].image, self.draft_size)
-        except DataError as error:
-            return index, str(error)
-
-
-def read_ahead(
-    samples: Sequence[Sample], workers: int, strict: bool = False, draft_size: int | None = None
-) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
-    """Yield photos in order, decoded ahead in worker processes; unreadable ones are reported and skipped."""
-    photos = WholePhotos(samples, draft_size)
-    for index, photo in keep_readable(read_by(workers, photos), strict):
-        yield samples[index], photo
 
 
 def predict_masks(

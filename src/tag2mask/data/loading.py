@@ -60,6 +60,36 @@ class SquarePhotos(Dataset[tuple[int, Tensor | str]]):
             return index, str(error)
 
 
+class WholePhotos(Dataset[tuple[int, "np.ndarray | str"]]):
+    """Photos at their own size, or JPEGs at half, quarter or eighth, see `read_photo`.
+
+    They come as ``(index, uint8 H x W x 3)``, or ``(index, what is wrong)``.
+    """
+
+    def __init__(self, samples: Sequence[Sample], draft_size: int | None = None) -> None:
+        self.samples, self.draft_size = samples, draft_size
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray | str]:
+        """Read one photo."""
+        try:
+            return index, read_photo(self.samples[index].image, self.draft_size)
+        except DataError as error:
+            return index, str(error)
+
+
+def read_ahead(
+    samples: Sequence[Sample], workers: int, strict: bool = False, draft_size: int | None = None
+) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Yield photos in order, decoded ahead in worker processes; unreadable ones are reported and skipped."""
+    photos = WholePhotos(samples, draft_size)
+    for index, photo in keep_readable(read_by(workers, photos), strict):
+        yield samples[index], photo
+
+
 def photo_batches(
     samples: Sequence[Sample],
     size: int,
@@ -111,7 +141,7 @@ def read_by(workers: int, photos: Dataset[Any], **options: Any) -> Iterator[Any]
     except (ConnectionError, EOFError) as error:  # it was gone before it had been told what to read
         raise RunError(_why_gone()) from error
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if "DataLoader worker (pid" not in str(error):
             raise
         raise RunError(_why_gone(str(error))) from error
 

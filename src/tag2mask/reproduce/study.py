@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from tag2mask.config import InferenceConfig, Recipe, SegmenterConfig, load_recipe
 from tag2mask.data import Sample, read_mask, read_photo, summary
-from tag2mask.data.loading import as_tensor, square
+from tag2mask.data.loading import as_tensor, read_ahead, square
 from tag2mask.data.voc import VOC_CLASSES
 from tag2mask.distributed import barrier, is_main, of_main
 from tag2mask.errors import DataError, RecipeError, RunError, nearest
 from tag2mask.files import share_file, write_text
-from tag2mask.inference import predict_masks, read_ahead
+from tag2mask.inference import predict_masks
 from tag2mask.methods.cam import normalised_cam
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
