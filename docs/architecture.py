@@ -40,7 +40,8 @@ ROOMS = {
     "logs": "what a command says while it works",
     "progress": "progress bars",
     "threads": "work ahead in threads",
-    "distributed": "several processes at one run, and the device",
+    "distributed": "several processes at one run",
+    "devices": "which device computes, and what it lacks",
     "names": "every set of names that a person types",
     "errors": "errors that a user can fix",
 }

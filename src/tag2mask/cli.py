@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterable
@@ -11,11 +12,19 @@ from typing import Annotated, Any
 
 # Idle threads must not spin: cores may be shared. OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# What an Apple GPU lacks is done on the CPU, with a warning from torch. torch reads this when it is imported.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
+from tag2mask.threads import by_affinity, cores
+
+# OpenMP does not know of a container's limit on processor time: it would start a thread for each core of the machine.
+if cores() < by_affinity():
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 
 import typer
 from rich.table import Table
 
-from tag2mask import logs
+from tag2mask import devices, logs
 from tag2mask.distributed import first_to_fail, is_main, leave
 from tag2mask.errors import UserError
 from tag2mask.names import ExportFormat, Item, LogFormat, MaskKind, StageName, method_names, recipe_names
@@ -35,6 +44,9 @@ data_app = typer.Typer(
 app.add_typer(data_app, name="data")
 Labels = Annotated[str | None, typer.Option(help="Tag table (CSV or JSON); for a VOCdevkit also 'xml' or 'masks'.")]
 Strict = Annotated[bool, typer.Option("--strict", help="End the run at the first unreadable photo.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; else the best there is.", callback=devices.choose)
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 
 
@@ -75,6 +87,7 @@ def run(
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
     until: Annotated[str, typer.Option(help="Last stage to do.", autocompletion=_one_of(StageName))] = "report",
     keep: Annotated[bool, typer.Option("--keep", help="Where the data has changed, go on as before.")] = False,
+    device: Device = None,
     strict: Strict = False,
 ) -> None:
     """Do all stages: tags to masks, a trained segmenter, predictions and scores.
@@ -98,6 +111,7 @@ def run(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the scenes and the run go.")] = Path("tag2mask-demo"),
+    device: Device = None,
 ) -> None:
     """Make a small data set of generated scenes and do all stages on it.
 
@@ -124,6 +138,7 @@ def predict(
     rounds: Annotated[int | None, typer.Option(help="Use the segmenter after so many retrainings.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change an inference parameter.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the masks that are in --out already.")] = False,
+    device: Device = None,
     strict: Strict = False,
 ) -> None:
     """Segment photos with the segmenter of a run.
@@ -178,6 +193,7 @@ def reproduce(
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
     class_name: Annotated[str | None, typer.Option("--class", help="The class that a figure is of.")] = None,
     photos: Annotated[list[str] | None, typer.Option("--photo", help="A photo to draw, by its name.")] = None,
+    device: Device = None,
     strict: Strict = False,
 ) -> None:
     """Make a table or figure of the paper from your data, the paper's numbers beside yours.
@@ -234,6 +250,7 @@ def show(
     run: RunFolder,
     photo: Annotated[Path, typer.Argument(help="A photo.")],
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("overlay.png"),
+    device: Device = None,
 ) -> None:
     """Draw a prediction over its photo, with the names of the classes found.
 
@@ -249,6 +266,7 @@ def show(
 def patterns(
     run: RunFolder,
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures; report/patterns in the run.")] = None,
+    device: Device = None,
     strict: Strict = False,
 ) -> None:
     """Draw what each class pattern responds to: its scores over its most typical photos, and its spectrum.
@@ -322,7 +340,7 @@ def sbd(
 
 
 def _stage(name: str, text: str) -> None:
-    def command(run: RunFolder, strict: Strict = False) -> None:
+    def command(run: RunFolder, device: Device = None, strict: Strict = False) -> None:
         from tag2mask.runs.folder import resume_run
         from tag2mask.runs.stages import redo_stage
 
@@ -349,6 +367,9 @@ def main() -> None:
     Of several processes the main one speaks; another one only warns, and says why it failed if it is the first to.
     """
     logs.set_up()
+    devices.choose(None)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that a Windows code page lacks
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:

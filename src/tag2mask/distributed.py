@@ -6,12 +6,12 @@ Alone, every function here does nothing or returns what it was given, and nothin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from tag2mask.errors import RunError
+from tag2mask import devices
 
 if TYPE_CHECKING:
     import torch
@@ -36,25 +36,18 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def threads() -> int:
-    """Return how many cores this process may use: its share of the machine's."""
-    return max(1, (os.cpu_count() or 1) // _given("LOCAL_WORLD_SIZE", 1))
+def processes_here() -> int:
+    """Return how many of the processes are on this machine."""
+    return max(1, _given("LOCAL_WORLD_SIZE", 1))
 
 
 def device() -> torch.device:
-    """Return this process's GPU where there is one, else the CPU.
+    """Return the device that this process computes on: that asked for, else an accelerator of its own, else the CPU.
 
     Raises:
-        RunError: there are more processes than GPUs.
+        RunError: there is no such device, or there are more processes than accelerators.
     """
-    import torch
-
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    local, gpus = _given("LOCAL_WORLD_SIZE", 1), torch.cuda.device_count()
-    if local > gpus:
-        raise RunError(f"{local} processes for {gpus} GPUs; start one a GPU, or set CUDA_VISIBLE_DEVICES= for none")
-    return torch.device("cuda", _given("LOCAL_RANK", 0))
+    return devices.device(_given("LOCAL_RANK", 0), processes_here())
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
@@ -69,7 +62,7 @@ def gather(value: Item) -> list[Item]:
     from torch.distributed import gather_object
 
     values: list[Any] | None = [None] * world() if is_main() else None
-    gather_object(value, values, dst=0, group=_group())
+    gather_object(value, values, dst=0, group=_groups().cpu)
     return values or []
 
 
@@ -80,7 +73,7 @@ def of_main(value: Item) -> Item:
     from torch.distributed import broadcast_object_list
 
     values = [value]
-    broadcast_object_list(values, src=0, group=_group())
+    broadcast_object_list(values, src=0, group=_groups().cpu)
     return values[0]
 
 
@@ -89,8 +82,7 @@ def total(tensor: torch.Tensor) -> torch.Tensor:
     if world() > 1:
         from torch.distributed import all_reduce
 
-        group = _group()
-        all_reduce(tensor, group=None if tensor.is_cuda else group)
+        _through_group(tensor, lambda part, group: all_reduce(part, group=group))
     return tensor
 
 
@@ -99,9 +91,8 @@ def copy_main(tensors: Iterable[torch.Tensor]) -> None:
     if world() > 1:
         from torch.distributed import broadcast
 
-        group = _group()
         for tensor in tensors:
-            broadcast(tensor, src=0, group=None if tensor.is_cuda else group)
+            _through_group(tensor, lambda part, group: broadcast(part, src=0, group=group))
 
 
 def barrier() -> None:
@@ -126,10 +117,11 @@ def first_to_fail() -> bool:
 
 def leave() -> None:
     """Part from the other processes at the end."""
-    if world() > 1 and _group.cache_info().currsize:
+    if world() > 1 and _groups.cache_info().currsize:
         from torch.distributed import destroy_process_group
 
-        destroy_process_group()
+        if _groups().is_ours:
+            destroy_process_group()
 
 
 def _given(name: str, alone: int) -> int:
@@ -137,11 +129,43 @@ def _given(name: str, alone: int) -> int:
     return int(os.environ.get(name, alone)) if "LOCAL_RANK" in os.environ else alone
 
 
-@cache
-def _group() -> Any:
-    """Meet the other processes, once, and return the group through which they talk without a GPU."""
-    from accelerate import PartialState
-    from torch.distributed import new_group
+class _Groups(NamedTuple):
+    """Through which the processes talk.
 
-    PartialState(cpu=device().type == "cpu", timeout=_WAIT)
-    return new_group(backend="gloo", timeout=_WAIT)
+    Attributes:
+        cpu: with tensors on the CPU.
+        cuda: with tensors on CUDA GPUs; None where nothing is computed there.
+        is_ours: whether nobody in this process had met the others before.
+    """
+
+    cpu: Any
+    cuda: Any
+    is_ours: bool
+
+
+@cache
+def _groups() -> _Groups:
+    """Meet the other processes, once."""
+    from torch.distributed import init_process_group, is_initialized, is_nccl_available, new_group
+
+    where, is_ours = device(), not is_initialized()
+    if is_ours:
+        init_process_group("gloo", timeout=_WAIT)
+    cpu = new_group(backend="gloo", timeout=_WAIT)
+    if where.type != "cuda":
+        return _Groups(cpu, None, is_ours)
+    import torch
+
+    torch.cuda.set_device(where)  # NCCL asks for it
+    return _Groups(cpu, new_group(backend="nccl", timeout=_WAIT) if is_nccl_available() else cpu, is_ours)
+
+
+def _through_group(tensor: torch.Tensor, exchange: Callable[[torch.Tensor, Any], object]) -> None:
+    """Exchange a tensor in place; from a device that no group knows, by way of the CPU."""
+    groups = _groups()
+    if tensor.is_cuda or tensor.device.type == "cpu":
+        exchange(tensor, groups.cuda if tensor.is_cuda else groups.cpu)
+        return
+    copy = tensor.cpu()
+    exchange(copy, groups.cpu)
+    tensor.copy_(copy)

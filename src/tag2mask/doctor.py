@@ -18,7 +18,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from tag2mask.devices import VARIABLE, accelerators, half_type, why
+from tag2mask.distributed import device
 from tag2mask.errors import reason
+from tag2mask.threads import by_affinity, cgroup_limit, cores
 
 OK, NOTE, BROKEN = "ok", "note", "broken"
 _NEEDED = {
@@ -56,11 +59,12 @@ def examine(folder: str | Path = ".") -> list[Check]:
     checks = [
         Check("tag2mask", OK, f"{version('tag2mask')}, in {Path(__file__).parent}"),
         Check("Python", OK, f"{platform.python_version()}, {sys.executable}"),
-        Check("system", OK, f"{platform.platform()}, {os.cpu_count()} cores"),
+        Check("system", OK, f"{platform.platform()}, {_cores()}"),
     ]
     checks += [_package(name, module) for name, module in _NEEDED.items()]
     for name, look in (
         ("GPUs", _gpus),
+        ("device", _device),
         ("default weights", _default_weights),
         ("weights of timm's hub", _weights_of_hub),
         ("dense CRF", _crf),
@@ -108,10 +112,27 @@ def _package(name: str, module: str) -> Check:
 def _gpus() -> tuple[str, str]:
     import torch
 
-    if not torch.cuda.is_available():
+    found = accelerators()
+    if not found.number:
         return NOTE, "none that torch can use; everything runs on the processor, slower"
-    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return OK, ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in found)
+    if found.kind != "cuda":
+        return OK, f"{found.number} by the name of {found.kind}"
+    gpus = [torch.cuda.get_device_properties(index) for index in range(found.number)]
+    return OK, ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in gpus)
+
+
+def _device() -> tuple[str, str]:
+    where = device()
+    precision = str(half_type(where) or "torch.float32").removeprefix("torch.")
+    return OK, f"{where} in {precision}, since {why()}; --device or {VARIABLE} chooses"
+
+
+def _cores() -> str:
+    limits = {"taskset or the like": by_affinity(), "the container": cgroup_limit()}
+    least = [name for name, limit in limits.items() if limit < (os.cpu_count() or 1)]
+    return f"{os.cpu_count()} cores" + (
+        f", {cores()} of them for this process by {' and '.join(least)}" if least else ""
+    )
 
 
 def _default_weights() -> tuple[str, str]:

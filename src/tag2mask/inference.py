@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from tag2mask.config import CrfConfig, InferenceConfig, Recipe
 from tag2mask.crf import dense_crf
 from tag2mask.data import Sample, photo_size, write_mask
-from tag2mask.data.loading import as_tensor, keep_readable
+from tag2mask.data.loading import as_tensor, read_ahead
+from tag2mask.devices import half_precision, with_antialias
 from tag2mask.distributed import barrier, share
 from tag2mask.errors import DataError
-from tag2mask.networks.backbones import half_precision
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.progress import track
 from tag2mask.resize import resize
@@ -66,10 +65,10 @@ def forward(
         scales: sides of the inputs in pixels.
     """
     device = next(segmenter.parameters()).device
-    pixels = [as_tensor(photo)[None].to(device).float() for photo in photos]
+    pixels = [as_tensor(photo)[None].to(with_antialias(device)).float() for photo in photos]
     with torch.inference_mode(), half_precision(device):
         at_scales = [
-            segmenter(torch.cat([resize(one, (side, side), antialias=True) for one in pixels])).float()
+            segmenter(torch.cat([resize(one, (side, side), antialias=True) for one in pixels]).to(device)).float()
             for side in scales
         ]
     return [list(of_photo) for of_photo in zip(*at_scales, strict=True)]
@@ -100,7 +99,7 @@ def average(
     wide = [resize(one[None], (one.shape[1], width))[0].permute(1, 2, 0).contiguous() for one in kept]
     # Bilinear interpolation between rows is a product with a matrix that is zero away from the diagonal.
     mixing = [resize(torch.eye(len(one), device=one.device)[None, None], (height, len(one)))[0, 0] for one in wide]
-    step = height if wide[0].is_cuda else max(1, _STRIP // wide[0][0].numel())
+    step = height if wide[0].device.type != "cpu" else max(1, _STRIP // wide[0][0].numel())
     for start in range(0, height, step):
         rows = slice(start, min(start + step, height))
         total = torch.zeros(rows.stop - start, width, len(kept[0]), device=wide[0].device)
@@ -196,38 +195,7 @@ def draft_size(how: InferenceConfig) -> int | None:
 
 def photos_together(segmenter: SegmentationNetwork) -> int:
     """Return how many photos go through the network at a time."""
-    return _TOGETHER if next(segmenter.parameters()).is_cuda else 1
-
-
-class WholePhotos(Dataset[tuple[int, "NDArray[np.uint8] | str"]]):
-    """Photos at their own size, or JPEGs at half, quarter or eighth, see `read_photo`.
-
-    They come as ``(index, uint8 H x W x 3)``, or ``(index, what is wrong)``.
-    """
-
-    def __init__(self, samples: Sequence[Sample], draft_size: int | None = None) -> None:
-        self.samples, self.draft_size = samples, draft_size
-
-    def __len__(self) -> int:
-        """Return the number of photos."""
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[int, NDArray[np.uint8] | str]:
-        """Read one photo."""
-        try:
-            return index, self.samples[index].read(self.draft_size)
-        except DataError as error:
-            return index, str(error)
-
-
-def read_ahead(
-    samples: Sequence[Sample], workers: int, strict: bool = False, draft_size: int | None = None
-) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
-    """Yield photos in order, decoded ahead in worker processes; unreadable ones are reported and skipped."""
-    photos = WholePhotos(samples, draft_size)
-    loader = DataLoader(photos, batch_size=None, num_workers=workers, collate_fn=lambda item: item)
-    for index, photo in keep_readable(loader, strict):
-        yield samples[index], photo
+    return 1 if next(segmenter.parameters()).device.type == "cpu" else _TOGETHER
 
 
 def predict_masks(

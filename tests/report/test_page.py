@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 import shutil
 import tracemalloc
@@ -259,7 +258,7 @@ def test_a_thousand_photos_stay_below_15_megabytes():
 
 
 def test_memory_does_not_grow_with_the_photos(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr("tag2mask.threads.cores", lambda: 1)
     size = (400, 600)
     photos = make_set(tmp_path, [f"p{n}" for n in range(8)], size=size, proxy=lambda n: half(1, size))
     peaks = []

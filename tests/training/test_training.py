@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -40,8 +43,8 @@ class Killed(BaseException):
 def kill_after(monkeypatch, epochs):
     save = loop.save_checkpoint
 
-    def save_and_die(file, model, optimiser, epoch):
-        save(file, model, optimiser, epoch)
+    def save_and_die(file, model, optimiser, epoch, scaler):
+        save(file, model, optimiser, epoch, scaler)
         if epoch == epochs:
             raise Killed
 
@@ -321,3 +324,71 @@ def test_every_item_is_seen_once_an_epoch_at_the_rate_of_the_schedule(tmp_path, 
     assert epochs[0] != epochs[1]
     assert rates[0] == pytest.approx([0.1, 0.02])
     assert rates[-1] == pytest.approx([0.1 * last, 0.02 * last])
+
+
+def in_float16(monkeypatch, scale):
+    """Train in float16 from a scale on that overflows: steps are left out until it has been halved often enough."""
+    monkeypatch.setattr(loop, "half_type", lambda where: torch.float16)
+    monkeypatch.setattr(loop, "half_precision", lambda where: torch.autocast("cpu", torch.float16))
+    monkeypatch.setattr(loop, "GradScaler", partial(torch.amp.GradScaler, init_scale=scale))
+
+
+def test_float16_is_scaled_and_a_killed_training_ends_as_an_unbroken_one(tmp_path, monkeypatch):
+    in_float16(monkeypatch, 2.0**40)
+
+    def weights(checkpoint):
+        torch.manual_seed(0)
+        model = nn.Linear(1, 1)
+        fit(
+            model, Numbers(5), lambda model, images, targets: functional.mse_loss(model(images), targets),
+            torch.optim.AdamW(model.parameters(), lr=0.01), epochs=20, batch_size=2, schedule="constant", seed=0,
+            workers=0, checkpoint=checkpoint, label="numbers",
+        )  # fmt: skip
+        return model
+
+    whole = weights(tmp_path / "unbroken.pt")
+    with monkeypatch.context() as patch:
+        kill_after(patch, 15)
+        with pytest.raises(Killed):
+            weights(tmp_path / "checkpoint.pt")
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert 0 < state["scaler"]["scale"] < 2.0**30  # so many steps were left out, the rest were done
+    assert state["optimiser"]["state"]
+    assert_same(weights(tmp_path / "checkpoint.pt"), whole)
+    (tmp_path / "checkpoint.pt").unlink()
+    torch.save(state | {"scaler": {}}, tmp_path / "checkpoint.pt")
+    assert not torch.equal(weights(tmp_path / "checkpoint.pt").weight, whole.weight)
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_a_checkpoint_goes_on_in_another_precision(few, tmp_path, monkeypatch, halves):
+    how = ClassifierConfig(train="all", size=32, epochs=2, batch_size=4)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 1)
+        if halves:
+            in_float16(patch, 1.0)
+        with pytest.raises(Killed):
+            trained_classifier(few, tmp_path / "checkpoint.pt", how)
+    if not halves:
+        in_float16(monkeypatch, 1.0)
+    tensors = trained_classifier(few, tmp_path / "checkpoint.pt", how).state_dict().values()
+    assert all(torch.isfinite(tensor).all() for tensor in tensors)
+
+
+@pytest.fixture
+def _no_accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("_no_accelerator")
+@pytest.mark.parametrize("theirs_first", [True, False])
+def test_a_users_own_accelerator_and_ours_do_not_meet(few, tmp_path, theirs_first):
+    how = ClassifierConfig(train="all", size=32, epochs=1, batch_size=8)
+    wanted = trained_classifier(few, tmp_path / "alone.pt", how)
+    assert not AcceleratorState._shared_state
+    if theirs_first:
+        Accelerator(mixed_precision="bf16")
+        assert_same(trained_classifier(few, tmp_path / "beside.pt", how), wanted)
+    assert Accelerator(mixed_precision="bf16").mixed_precision == "bf16"

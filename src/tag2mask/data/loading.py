@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tag2mask.data.image_set import Sample
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, RunError
 from tag2mask.progress import track
 
 log = logging.getLogger("tag2mask")
@@ -57,6 +59,36 @@ class SquarePhotos(Dataset[tuple[int, Tensor | str]]):
             return index, str(error)
 
 
+class WholePhotos(Dataset[tuple[int, "np.ndarray | str"]]):
+    """Photos at their own size, or JPEGs at half, quarter or eighth, see `read_photo`.
+
+    They come as ``(index, uint8 H x W x 3)``, or ``(index, what is wrong)``.
+    """
+
+    def __init__(self, samples: Sequence[Sample], draft_size: int | None = None) -> None:
+        self.samples, self.draft_size = samples, draft_size
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray | str]:
+        """Read one photo."""
+        try:
+            return index, self.samples[index].read(self.draft_size)
+        except DataError as error:
+            return index, str(error)
+
+
+def read_ahead(
+    samples: Sequence[Sample], workers: int, strict: bool = False, draft_size: int | None = None
+) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Yield photos in order, decoded ahead in worker processes; unreadable ones are reported and skipped."""
+    photos = WholePhotos(samples, draft_size)
+    for index, photo in keep_readable(read_by(workers, photos), strict):
+        yield samples[index], photo
+
+
 def photo_batches(
     samples: Sequence[Sample],
     size: int,
@@ -82,13 +114,61 @@ def photo_batches(
     Raises:
         DataError: a photo cannot be read and ``strict`` is set.
     """
-    loader: DataLoader[tuple[int, Tensor | str]] = DataLoader(
-        SquarePhotos(samples, size), batch_size=batch_size, num_workers=workers, collate_fn=list
-    )
-    for batch in track(loader, len(loader), label) if label else loader:
+    batches = read_by(workers, SquarePhotos(samples, size), batch_size=batch_size, collate_fn=list)
+    for batch in track(batches, -(-len(samples) // batch_size), label) if label else batches:
         readable = list(keep_readable(batch, strict))
         if readable:
             yield [samples[index] for index, _ in readable], torch.stack([photo for _, photo in readable])
+
+
+def read_by(workers: int, photos: Dataset[Any], **options: Any) -> Iterator[Any]:
+    """Yield what a `DataLoader` reads in worker processes, in order: each item as it is if no option says otherwise.
+
+    Args:
+        workers: processes that read ahead; 0 reads in this one.
+        photos: what they read. The workers may be new processes that share nothing with this one, as on macOS and
+            Windows: it is pickled, and so are the options.
+        options: of `DataLoader`.
+
+    Raises:
+        RunError: a worker has died.
+    """
+    if workers:
+        end_if_started_again()
+    try:
+        yield from DataLoader(photos, num_workers=workers, **(options or {"batch_size": None, "collate_fn": _as_it_is}))
+    except (ConnectionError, EOFError) as error:  # it was gone before it had been told what to read
+        raise RunError(_why_gone()) from error
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise RunError(_why_gone(str(error))) from error
+
+
+def end_if_started_again() -> None:
+    """End a worker process that, while it starts, runs the user's script: the script calls us without a guard.
+
+    Where processes are not forked, each imports the main script. It must not begin the same work once more; its parent,
+    which sees it end, says what to do.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(1)
+
+
+def _as_it_is(item: Out) -> Out:
+    return item
+
+
+def _why_gone(said: str = "") -> str:
+    """Return what to do about a worker that is gone, from what torch says of it."""
+    if "shared memory" in said:
+        return "the processes that read photos lack shared memory; give more (docker: --shm-size) or set workers=0"
+    if "killed by signal" in said or multiprocessing.get_start_method() == "fork":
+        return "a process that reads photos was killed, perhaps for want of memory; set workers=0 or fewer"
+    return (
+        "the processes that read photos ended as they began: put the script's own calls under "
+        'if __name__ == "__main__": or set workers=0'
+    )
 
 
 def keep_readable(batch: Iterable[tuple[int, Out | str]], strict: bool) -> Iterator[tuple[int, Out]]:

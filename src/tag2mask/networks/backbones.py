@@ -18,7 +18,7 @@ from tag2mask.errors import WeightsError, nearest, reason
 from tag2mask.networks.families import ALIASES, LAST, PipWeights, family_of, pip_weights
 from tag2mask.networks.weights import load_weights, read_weights
 
-__all__ = ["LAST", "Backbone", "check_network", "half_precision", "pyramid_layers", "resolve_layer"]
+__all__ = ["LAST", "Backbone", "check_network", "pyramid_layers", "resolve_layer"]
 
 PROBE = (66, 90)
 """Height and width of what a new backbone is tried with: no multiples of a stride, as photos are."""
@@ -80,7 +80,8 @@ class Backbone(nn.Module):
             float N x D x h x w for each of ``layers`` and for ``last``.
         """
         images = (images.float() - self.mean) / self.std
-        images = images.contiguous(memory_format=torch.channels_last)
+        if images.device.type in ("cpu", "cuda"):  # other devices have no fast kernels for it, or wrong ones
+            images = images.contiguous(memory_format=torch.channels_last)
         return self.family.maps(self.model, images, self.layers, self._seen)
 
     def freeze_before(self, module: str) -> None:
@@ -138,12 +139,6 @@ class Backbone(nn.Module):
 
 def _keep(backbone: Backbone, layer: str, module: nn.Module, inputs: Any, output: Any) -> None:
     backbone._seen[layer] = output
-
-
-def half_precision(device: torch.device) -> torch.autocast:
-    """Return the context of a forward pass: bfloat16 on a GPU that has it, float16 on another, as it is on a CPU."""
-    dtype = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
-    return torch.autocast(device.type, dtype, enabled=device.type == "cuda")
 
 
 def resolve_layer(layer: str, name: str, model: nn.Module) -> str:

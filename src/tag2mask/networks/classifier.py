@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from tag2mask.data import Sample
 from tag2mask.data.loading import photo_batches
+from tag2mask.devices import half_precision
 from tag2mask.distributed import copy_main, gather, is_main, share
 from tag2mask.errors import DataError
-from tag2mask.networks.backbones import LAST, Backbone, check_network, half_precision
+from tag2mask.networks.backbones import LAST, Backbone, check_network
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
 

@@ -21,8 +21,9 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tag2mask.devices import half_precision
 from tag2mask.errors import RunError, reason
-from tag2mask.networks.backbones import Backbone, half_precision
+from tag2mask.networks.backbones import Backbone
 
 Features = Callable[[Tensor], dict[str, Tensor]]
 Network = TypeVar("Network", bound=nn.Module)
@@ -46,7 +47,7 @@ class SamePadding(Conv2dSame):  # type: ignore[misc]
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve N x C x H x W."""
-        if input.is_cuda:
+        if input.device.type != "cpu":
             return Conv2dSame.forward(self, input)
         before, after = [], []
         for size, kernel, stride in zip(input.shape[2:], self.kernel_size, self.stride, strict=True):

@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from tag2mask.data.tables import check_class_name, class_indices
 from tag2mask.errors import WeightsError, reason
@@ -30,7 +31,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise WeightsError(f"no weights file {file}")
     try:
         if file.suffix == ".safetensors":
-            return dict(load_file(file))
+            # Copies: the tensors read are the mapped file itself, which Windows then lets nobody replace.
+            return {name: tensor.clone() for name, tensor in load_file(file).items()}
         if zipfile.is_zipfile(file) and sum(part.file_size for part in _parts(file)) > file.stat().st_size:
             raise ValueError("its parts are larger than the file")
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -132,18 +134,23 @@ def refusing(file: str | Path) -> Iterator[None]:
         raise WeightsError(f"{file} is corrupt or of another version ({reason(error)})") from None
 
 
-def save_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, epoch: int) -> None:
+def save_checkpoint(
+    file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, epoch: int, scaler: GradScaler | None = None
+) -> None:
     """Write the state of a training after ``epoch`` epochs; the file is whole or the one before.
 
     Raises:
         DataError: it cannot be written.
     """
     content = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch}, content)
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch}
+    torch.save({**state, "scaler": scaler.state_dict() if scaler else {}}, content)
     write_bytes(file, content.getbuffer())
 
 
-def load_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+def load_checkpoint(
+    file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, scaler: GradScaler | None = None
+) -> int:
     """Put back what `save_checkpoint` wrote and return the epochs done; 0 where there is no file.
 
     Raises:
@@ -155,6 +162,8 @@ def load_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimiz
         state = torch.load(file, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
+        if scaler and state.get("scaler"):  # empty where it was trained in another precision than float16
+            scaler.load_state_dict(state["scaler"])
         return int(state["epoch"])
     except Exception as error:
         raise WeightsError(

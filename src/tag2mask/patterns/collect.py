@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from tag2mask.data import ImageSet, Sample
+from tag2mask.devices import half_precision, with_float64
 from tag2mask.distributed import gather, of_main, total, world
-from tag2mask.networks.backbones import LAST, half_precision
+from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.patterns.moments import Moments
@@ -58,10 +59,11 @@ def collect_moments(
     """
     moments: dict[tuple[str, int], Moments] = {}
     device, backbone = classifier.head.weight.device, folded_backbone(classifier.backbone)
+    sums = with_float64(device)
     for samples, images in batches:
         with torch.inference_mode(), half_precision(device):
             features = backbone(images.to(device))
-            activation = classifier.activation(features[LAST]).float()
+            activation = classifier.activation(features[LAST]).float().to(sums)
         present = targets_of((sample.labels for sample in samples), activation.shape[1]).to(activation)
         together = torch.einsum("nchw,nc->nhw", activation, present)
         alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -71,7 +73,7 @@ def collect_moments(
             seen = (activation[rows, label - 1] if label > 0 else together[rows] for label in labels)
             evidence = torch.cat([evidence_maps(maps) for maps in seen], 1)
             for layer in classifier.backbone.layers:
-                maps = features[layer][rows].float()
+                maps = features[layer][rows].float().to(sums)
                 new = Moments.of(
                     maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]),
                     fit_evidence(evidence, maps).permute(1, 0, 2, 3).flatten(1),
@@ -93,13 +95,13 @@ def merge_processes(
     Args:
         moments: this process's, by layer and class index.
         channels: of each layer.
-        device: where the moments are.
+        device: where the network is.
     """
     if world() == 1:
         return moments
     for key in of_main(sorted({key for theirs in gather(list(moments)) for key in theirs})):
         if key not in moments:
-            nothing = torch.zeros(1, channels[key[0]], device=device)
+            nothing = torch.zeros(1, channels[key[0]], device=with_float64(device))
             moments[key] = replace(Moments.of(nothing, nothing.new_zeros(len(EVIDENCE), 1)).copy(), count=0)
         mine = moments[key]
         count = int(total(torch.tensor(mine.count)))

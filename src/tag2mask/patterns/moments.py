@@ -41,7 +41,7 @@ class Moments:
             descriptors: float K x D.
             evidence: float E x K, each row of zero sum.
         """
-        mean = descriptors.mean(0, dtype=torch.float64) if descriptors.is_cuda else _mean(descriptors)
+        mean = _mean(descriptors)
         shift = mean.to(descriptors.dtype)
         scatter, cross = _products(descriptors, shift, evidence.to(descriptors.dtype))
         rest = (mean - shift).to(scatter.dtype)  # what rounding left of the mean
@@ -85,7 +85,9 @@ class Moments:
 
 
 def _mean(descriptors: Tensor) -> Tensor:
-    """Return the float64 mean; NumPy sums on the way, where torch would first convert all descriptors."""
+    """Return the float64 mean; on a CPU NumPy sums on the way, where torch would first convert all descriptors."""
+    if descriptors.device.type != "cpu":
+        return descriptors.mean(0, dtype=torch.float64)
     return torch.from_numpy(descriptors.numpy().mean(0, dtype=np.float64))
 
 
@@ -95,7 +97,7 @@ def _products(descriptors: Tensor, shift: Tensor, evidence: Tensor) -> tuple[Ten
     On a CPU by BLAS's symmetric rank-k update, which does half the work of a product of matrices, for some
     positions at a time, so that what is centred stays in the processor's cache.
     """
-    if descriptors.is_cuda:
+    if descriptors.device.type != "cpu":
         centred = descriptors - shift
         return centred.T @ centred, evidence @ centred
     size = len(shift)

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from tag2mask.config import Recipe
 from tag2mask.data import Sample, read_mask
-from tag2mask.data.loading import as_tensor, square
+from tag2mask.data.loading import as_tensor, read_ahead, square
 from tag2mask.data.readers.voc import VOC_CLASSES
 from tag2mask.files import write_text
-from tag2mask.inference import read_ahead
 from tag2mask.methods.cam import normalised_cam
 from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tag2mask.config import Recipe
 from tag2mask.crf import dense_crf, prepare
 from tag2mask.data import Sample, write_mask
-from tag2mask.data.loading import as_tensor, square
+from tag2mask.data.loading import as_tensor, read_ahead, square
 from tag2mask.distributed import barrier, is_main, share
-from tag2mask.inference import read_ahead, without_mask
+from tag2mask.inference import without_mask
 from tag2mask.methods import load_method
 from tag2mask.methods.base import Network
 from tag2mask.names import IGNORE, CrfUse

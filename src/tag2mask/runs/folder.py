@@ -118,7 +118,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """A GPU where there is one; with several processes, each its own."""
+        """The device that was asked for, else a GPU where there is one; with several processes, each its own."""
         return device()
 
     @property
@@ -223,7 +223,8 @@ def open_run(
 
 
 def begin(run: Run) -> None:
-    """Check a run's folder, data and networks, then write its configuration; raises as `open_run` does."""
+    """Check a run's folder, data, networks and device, then write its configuration; raises as `open_run` does."""
+    device()
     if is_main():
         _check_folder(run)
         with locked(run.out):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tag2mask.data.loading import end_if_started_again
 from tag2mask.distributed import is_main
 from tag2mask.errors import DataError, RunError
 
@@ -22,6 +23,7 @@ def locked(out: Path) -> Iterator[None]:
     Raises:
         RunError: another process works in it.
     """
+    end_if_started_again()
     if not is_main():
         yield
         return
@@ -39,5 +41,6 @@ def locked(out: Path) -> Iterator[None]:
     finally:
         lock.release()
         if not folder_was_there and not any(path.name != LOCK for path in out.iterdir()):
-            (out / LOCK).unlink(missing_ok=True)  # nothing came of it
-            out.rmdir()
+            with suppress(OSError):  # another process has come meanwhile
+                (out / LOCK).unlink(missing_ok=True)  # nothing came of it
+                out.rmdir()

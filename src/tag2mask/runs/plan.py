@@ -8,13 +8,15 @@ from itertools import pairwise
 import torch
 
 from tag2mask.data import summary
-from tag2mask.distributed import threads, world
+from tag2mask.devices import half_precision, wait_for
+from tag2mask.distributed import world
 from tag2mask.names import ClassifierTraining, CrfUse
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.progress import duration
 from tag2mask.runs.folder import Run
 from tag2mask.runs.stages import stages_to_do
+from tag2mask.threads import cores
 from tag2mask.training.segmenter import stays_the_same
 
 
@@ -37,15 +39,19 @@ def estimate_seconds(run: Run) -> float:
     images = torch.zeros(4, 3, side, side, device=run.device)
     backbone = folded_backbone(backbone.to(run.device))
     moments = []
-    with torch.inference_mode():
-        for _ in range(4):
+    with torch.inference_mode(), half_precision(run.device):
+        for _ in range(3):
+            wait_for(run.device)
             moments.append(time.monotonic())
             backbone(images)
+    wait_for(run.device)
+    moments.append(time.monotonic())
     forward = min(later - earlier for earlier, later in pairwise(moments)) / 4 / side**2
-    read, crf = 0.01, 0.15 / threads()
+    read, crf = 0.01, 0.15 / cores()
     classifying = 2 if recipe.classifier.train == ClassifierTraining.HEAD else 3 * recipe.classifier.epochs
     epochs = recipe.segmenter.epochs
-    passes = 2 + epochs if stays_the_same(recipe.segmenter) else 3 * epochs
+    once = stays_the_same(recipe.segmenter) and run.device.type == "cpu" and world() == 1
+    passes = 2 + epochs if once else 3 * epochs
     training = train * (passes * forward * recipe.segmenter.size**2 + epochs * read)
     seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * bool(recipe.inference.crf)
     costs = {

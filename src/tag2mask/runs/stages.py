@@ -199,7 +199,7 @@ def redo_stage(run: Run, name: str) -> list[str]:
     Raises:
         RunError: another process works in the run folder, the data has changed, or there is no such stage.
     """
-    stage = find_stage(name)
+    stage, _ = find_stage(name), run.device  # a wrong one shows before anything is removed
     with locked(run.out):
         check_unchanged(run)
         _check_ready(run, stage)

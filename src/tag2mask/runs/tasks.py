@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from tag2mask.data import Sample, read_mask
+from tag2mask.data.loading import read_ahead
 from tag2mask.distributed import barrier, is_main
 from tag2mask.errors import RunError
-from tag2mask.inference import predict_masks, read_ahead
+from tag2mask.inference import predict_masks
 from tag2mask.methods import load_method
 from tag2mask.names import ClassifierTraining, Teaching
 from tag2mask.networks.backbones import Backbone

@@ -15,10 +15,10 @@ from torch.nn import functional
 from tag2mask.config import ClassifierConfig
 from tag2mask.data import Sample
 from tag2mask.data.loading import photo_batches
+from tag2mask.devices import half_precision
 from tag2mask.distributed import gather, share
 from tag2mask.metrics import average_precision
 from tag2mask.names import Schedule
-from tag2mask.networks.backbones import half_precision
 from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.speed import features_in_training, folded_backbone
 from tag2mask.scoring import Scores, rounded

@@ -10,12 +10,12 @@ from tempfile import TemporaryFile
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from tag2mask.data import Sample, read_mask
-from tag2mask.data.loading import as_tensor
+from tag2mask.data.loading import as_tensor, read_by
 from tag2mask.errors import DataError
 from tag2mask.networks.classifier import targets_of
 from tag2mask.networks.speed import Features
@@ -87,8 +87,8 @@ def _crop_and_flip(size: int, crop: float, flip: float = 0.5) -> list[v2.Transfo
 class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
     """Feature maps of photos or, by chance, of their mirror images, each with its mask and labels; or what is wrong.
 
-    They are kept in half precision in a file without a name, which is gone when the process is; memory does not grow
-    with the number of photos.
+    They are kept in half precision in a temporary file, which is gone when this is closed or the process ends; memory
+    does not grow with the number of photos. No other process can read it: only one with ``workers=0`` can train on it.
 
     Args:
         photos: whole photos, not mirrored.
@@ -104,7 +104,11 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
         of_mask = ("mask", "u1", (photos.size, photos.size))
         shapes = [*((layer, "f2", maps[layer].shape[1:]) for layer in layers), of_mask]
         self.record, self.rows = np.dtype(shapes), list[int | str]()
-        self.file = TemporaryFile(dir=folder)  # noqa: SIM115, it stays open as long as this is there
+        self.file = TemporaryFile(dir=folder)  # noqa: SIM115, until `close`
+
+    def close(self) -> None:
+        """Remove the file."""
+        self.file.close()
 
     def has_room(self) -> bool:
         """Return whether the file takes no more than half of the free disk."""
@@ -112,8 +116,7 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
 
     def compute(self, workers: int, label: str) -> None:
         """See every photo and its mirror image once; so many processes read them."""
-        loader = DataLoader(self.photos, batch_size=None, num_workers=workers)
-        for _, item in track(loader, len(self.photos), label):
+        for _, item in track(read_by(workers, self.photos), len(self.photos), label):
             self.rows.append(item if isinstance(item, str) else self._write(*item[:2]))
 
     def _write(self, photo: Tensor, mask: Tensor) -> int:

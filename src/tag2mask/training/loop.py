@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils.memory import release_memory, should_reduce_batch_size
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.amp import GradScaler
+from torch.utils.data import Dataset
 
-from tag2mask.data.loading import keep_readable
+from tag2mask.data.loading import keep_readable, read_by
+from tag2mask.devices import half_precision, half_type
 from tag2mask.distributed import barrier, copy_main, device, is_main, rank, share, total, world
 from tag2mask.errors import RunError
 from tag2mask.names import Schedule
@@ -49,7 +50,7 @@ def fit(
     """Train on any number of devices, with a checkpoint after every epoch that a killed run goes on from.
 
     What an epoch sees depends on the seed, the epoch, and the numbers of processes and of workers, so a run that was
-    killed and went on with the same numbers ends as one that was not. On a GPU the forward pass runs in mixed
+    killed and went on with the same numbers ends as one that was not. On a CUDA GPU the forward pass runs in mixed
     precision.
 
     Each process takes its share of every batch and the gradients are added up once a step, after the last
@@ -83,10 +84,9 @@ def fit(
     if where.type == "cuda":
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rates = [group["lr"] for group in optimiser.param_groups]
-    start = load_checkpoint(checkpoint, model, optimiser)
+    scaler = GradScaler(where.type, enabled=half_type(where) is torch.float16)
+    start = load_checkpoint(checkpoint, model, optimiser, scaler)
     copy_main(model.state_dict().values())
-    accelerator = Accelerator(mixed_precision=_precision())
-    prepared = accelerator.prepare(optimiser)
     steps = math.ceil(len(data) / batch_size)  # type: ignore[arg-type]
     piece = math.ceil(batch_size / world())
     for epoch in range(start, epochs):
@@ -95,20 +95,21 @@ def fit(
         summed = torch.zeros((), device=where)
         for step, batch in enumerate(track(batches, steps, f"{label}, epoch {epoch + 1} of {epochs}")):
             done = (epoch * steps + step) / (epochs * steps)
-            for group, rate in zip(prepared.param_groups, rates, strict=True):
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * ((1 - done) ** 0.9 if schedule == Schedule.POLY else 1.0)
             whole = int(total(torch.tensor(weigh(batch))))
             if not whole:
                 continue
-            backward = partial(_backward, accelerator, model, loss, weigh, batch, whole)
+            backward = partial(_backward, scaler, model, loss, weigh, batch, whole)
             value, piece = _within_memory(backward, piece)
             _add_up_gradients(model)
-            prepared.step()
+            scaler.step(optimiser)
+            scaler.update()
             summed += value
         log.info("%s: epoch %d of %d, loss %.4f", label, epoch + 1, epochs, float(total(summed)) / steps)
         _average_statistics(model)
         if is_main():
-            save_checkpoint(checkpoint, model, optimiser, epoch + 1)
+            save_checkpoint(checkpoint, model, optimiser, epoch + 1, scaler)
         barrier()
     model.eval()
 
@@ -120,13 +121,12 @@ def _epoch(
     torch.manual_seed(seed + 1_000_003 * epoch + 7_919 * rank())
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed + epoch)).tolist()  # type: ignore[arg-type]
     batches = [list(share(order[start : start + batch_size])) for start in range(0, len(order), batch_size)]
-    loader = DataLoader(data, batch_sampler=batches, num_workers=workers, collate_fn=list)
-    for batch in loader:
+    for batch in read_by(workers, data, batch_sampler=batches, collate_fn=list):
         yield [pair for _, pair in keep_readable(batch, strict)]
 
 
 def _backward(
-    accelerator: Accelerator,
+    scaler: GradScaler,
     model: nn.Module,
     loss: Callable[..., Tensor],
     weigh: Weight,
@@ -140,10 +140,10 @@ def _backward(
     for start in range(0, len(batch), piece):
         pairs = batch[start : start + piece]
         parts = [torch.stack(part).to(value.device) for part in zip(*pairs, strict=True)]
-        with accelerator.autocast():
+        with half_precision(value.device):
             mean = loss(model, *parts)
         part = mean * (weigh(pairs) / whole)
-        accelerator.backward(part)
+        scaler.scale(part).backward()
         value += part.detach()
     return value
 
@@ -200,9 +200,3 @@ def parameter_groups(
         for part, rate in ((new, learning_rate), (of_backbone, backbone_learning_rate))
         for decays in (True, False)
     ]
-
-
-def _precision() -> str:
-    if not torch.cuda.is_available():
-        return "no"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"

@@ -150,8 +150,8 @@ def refine(images: Tensor, probabilities: Tensor) -> Tensor:
         float N x K x h x w, without gradient.
     """
     size = probabilities.shape[2:]
-    small = resize(images.float(), size, antialias=True)
-    pixels = small.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    small = resize(images.cpu().float(), size, antialias=True)
+    pixels = small.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     refined = dense_crf_many(
         zip(pixels, probabilities.detach().cpu().numpy(), strict=True),
         gaussian=(3 / SHRINK, 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -76,18 +77,20 @@ def train_segmenter(
     segmenter.backbone.freeze_before(how.train_from)
     photos = partial(MaskedPhotos, samples, masks, len(segmenter.classes), how.size, how.crop)
     kept = None
-    if stays_the_same(how) and device().type == "cpu" and world() == 1:
-        frozen = FrozenFeatures(photos(flip=0), folded_backbone(segmenter.backbone), layers, checkpoint.parent)
-        if frozen.has_room():
-            frozen.compute(workers, f"{label}, features")
-            kept = frozen
-    groups = parameter_groups(segmenter, how.learning_rate, how.backbone_learning_rate)
-    fit(
-        segmenter, kept or photos(), loss if plain else seeded,
-        torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
-        batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=0 if kept else workers,
-        checkpoint=checkpoint, label=label, weigh=pixels if plain else len, strict=strict,
-    )  # fmt: skip
+    with ExitStack() as files:
+        if stays_the_same(how) and device().type == "cpu" and world() == 1:
+            backbone = folded_backbone(segmenter.backbone)
+            frozen = files.enter_context(closing(FrozenFeatures(photos(flip=0), backbone, layers, checkpoint.parent)))
+            if frozen.has_room():
+                frozen.compute(workers, f"{label}, features")
+                kept = frozen
+        groups = parameter_groups(segmenter, how.learning_rate, how.backbone_learning_rate)
+        fit(
+            segmenter, kept or photos(), loss if plain else seeded,
+            torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
+            batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=0 if kept else workers,
+            checkpoint=checkpoint, label=label, weigh=pixels if plain else len, strict=strict,
+        )  # fmt: skip
 
 
 def stays_the_same(how: SegmenterConfig) -> bool:
