@@ -30,6 +30,7 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from tag2mask.config import load_recipe
+from tag2mask.devices import wait_for
 from tag2mask.distributed import device
 from tag2mask.inference import forward, most_likely
 from tag2mask.networks.backbones import Backbone
@@ -63,8 +64,7 @@ class Repeated(Dataset):
 
 def now():
     """Return the time when all that was begun is done."""
-    if device().type == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device())
     return time.perf_counter()
 
 
@@ -91,7 +91,7 @@ def epoch_of(train, size, classes):
         torch.cuda.reset_peak_memory_stats()
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("tag2mask.training.datasets.read_photo", lambda *_, **__: photo),
+        patch("tag2mask.data.Sample.read", lambda *_, **__: photo),
         patch("tag2mask.training.datasets.read_mask", lambda *_: mask),
         patch("tag2mask.training.classifier.TaggedPhotos", lambda *given: Repeated(TaggedPhotos(*given))),
         patch("tag2mask.training.segmenter.MaskedPhotos", lambda *given: Repeated(MaskedPhotos(*given))),

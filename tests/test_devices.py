@@ -86,11 +86,11 @@ def test_the_option_counts_more_than_the_environment(machine, monkeypatch):
     machine("cuda", 1)
     monkeypatch.setenv(devices.VARIABLE, "cuda")
     devices.choose("cpu")
-    assert (str(devices.device()), devices.reason()) == ("cpu", "--device says so")
+    assert (str(devices.device()), devices.why()) == ("cpu", "--device says so")
     devices.choose(None)
-    assert (str(devices.device()), devices.reason()) == ("cuda:0", "TAG2MASK_DEVICE says so")
+    assert (str(devices.device()), devices.why()) == ("cuda:0", "TAG2MASK_DEVICE says so")
     monkeypatch.delenv(devices.VARIABLE)
-    assert devices.reason() == "torch can use cpu and cuda:0"
+    assert devices.why() == "torch can use cpu and cuda:0"
 
 
 def test_torch_finds_an_apple_gpu_by_either_of_its_ways(monkeypatch):

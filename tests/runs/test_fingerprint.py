@@ -173,7 +173,7 @@ def test_a_run_killed_while_it_removes_what_is_old(go_on, moved, shapes, monkeyp
     assert 1 not in np.unique(read_mask(moved / "proxy/p00.png"))
 
 
-@pytest.mark.parametrize("name", ["estimate", "evaluate", "report", "patterns"])
+@pytest.mark.parametrize("name", ["estimate", "evaluate", "report"])
 def test_a_command_on_its_folder_refuses_changed_data(command, moved, shapes, name):
     retag(shapes, "p00", "square")
     before = written(moved)

@@ -22,7 +22,7 @@ from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns import ClassPatterns
 from tag2mask.report import OverviewRow, PhotoSet, save_overview, save_page, save_patterns
 from tag2mask.runs.estimate import prepare_crf
-from tag2mask.runs.folder import Run, check_classes, check_unchanged, checkpoint_of, read_metrics
+from tag2mask.runs.folder import Run, check_classes, checkpoint_of, read_metrics
 from tag2mask.scoring import score_set
 from tag2mask.segmenter import Segmenter
 from tag2mask.training.classifier import mean_precision, train_classifier
@@ -192,7 +192,8 @@ def _photo_sets(run: Run) -> list[PhotoSet]:
 
 def draw_patterns(run: Run, folder: Path) -> list[Path]:
     """Draw each class pattern's scores over its most typical photos, and its spectrum; return the pictures."""
-    check_unchanged(run)
+    for line in run.changes.said:
+        log.warning("%s since %s was made: these patterns are of the photos as they were", line, run.out)
     patterns = ClassPatterns.load(run.patterns_files[0])
     check_classes(run, patterns.classes_, run.patterns_files[0])
     patterns.classifier_.to(run.device)
