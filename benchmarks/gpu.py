@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from tag2mask.config import load_recipe
+from tag2mask.devices import choose, half_type, wait_for
 from tag2mask.distributed import device
 from tag2mask.inference import forward, most_likely
 from tag2mask.networks.backbones import Backbone
@@ -63,8 +63,7 @@ class Repeated(Dataset):
 
 def now():
     """Return the time when all that was begun is done."""
-    if device().type == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device())
     return time.perf_counter()
 
 
@@ -104,14 +103,10 @@ def epoch_of(train, size, classes):
 def matrix_rate(side):
     """Return the operations a second of a product of square matrices, in the precision of training."""
     where = device()
-    dtype = torch.float32 if where.type == "cpu" else half()
+    dtype = half_type(where) or torch.float32
     matrix = torch.randn(side, side, device=where, dtype=dtype)
     seconds, _ = clocked(lambda: [matrix @ matrix for _ in range(10)])
     return 10 * 2 * side**3 / seconds
-
-
-def half():
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def operations(model, size):
@@ -202,7 +197,7 @@ def main():
     parser.add_argument("--json", type=Path, help="write the rows there too")
     args = parser.parse_args()
     if args.device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        choose("cpu")
     elif not torch.cuda.is_available():
         sys.exit("no GPU that this torch can use is at hand; --device cpu --tiny shows that the script works")
     name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
