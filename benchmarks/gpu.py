@@ -29,6 +29,7 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from tag2mask.config import load_recipe
+from tag2mask.data import Sample
 from tag2mask.devices import choose, half_type, wait_for
 from tag2mask.distributed import device
 from tag2mask.inference import forward, most_likely
@@ -90,7 +91,7 @@ def epoch_of(train, size, classes):
         torch.cuda.reset_peak_memory_stats()
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("tag2mask.training.datasets.read_photo", lambda *_, **__: photo),
+        patch("tag2mask.data.image_set.read_photo", lambda *_, **__: photo),
         patch("tag2mask.training.datasets.read_mask", lambda *_: mask),
         patch("tag2mask.training.classifier.TaggedPhotos", lambda *given: Repeated(TaggedPhotos(*given))),
         patch("tag2mask.training.segmenter.MaskedPhotos", lambda *given: Repeated(MaskedPhotos(*given))),
@@ -141,7 +142,7 @@ def rows_of(recipe, classes, steps, rate):
     ):
         how = (recipe.classifier if network is classifier else recipe.segmenter).model_copy(update={"epochs": 2})
         count = steps * how.batch_size
-        samples = [SimpleNamespace(name="noise", image=Path(), labels=(1,))] * count
+        samples = [Sample("noise", Path("noise.jpg"), (1,))] * count
         arguments = [network, samples, *([Path()] if network is segmenter else []), how]
         work = operations(network, how.size)
         seconds, memory = epoch_of(
