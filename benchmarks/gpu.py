@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -30,7 +29,8 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from tag2mask.config import load_recipe
-from tag2mask.devices import wait_for
+from tag2mask.data import Sample
+from tag2mask.devices import choose, half_type, wait_for
 from tag2mask.distributed import device
 from tag2mask.inference import forward, most_likely
 from tag2mask.networks.backbones import Backbone
@@ -91,7 +91,7 @@ def epoch_of(train, size, classes):
         torch.cuda.reset_peak_memory_stats()
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("tag2mask.data.Sample.read", lambda *_, **__: photo),
+        patch("tag2mask.data.image_set.read_photo", lambda *_, **__: photo),
         patch("tag2mask.training.datasets.read_mask", lambda *_: mask),
         patch("tag2mask.training.classifier.TaggedPhotos", lambda *given: Repeated(TaggedPhotos(*given))),
         patch("tag2mask.training.segmenter.MaskedPhotos", lambda *given: Repeated(MaskedPhotos(*given))),
@@ -104,14 +104,10 @@ def epoch_of(train, size, classes):
 def matrix_rate(side):
     """Return the operations a second of a product of square matrices, in the precision of training."""
     where = device()
-    dtype = torch.float32 if where.type == "cpu" else half()
+    dtype = half_type(where) or torch.float32
     matrix = torch.randn(side, side, device=where, dtype=dtype)
     seconds, _ = clocked(lambda: [matrix @ matrix for _ in range(10)])
     return 10 * 2 * side**3 / seconds
-
-
-def half():
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def operations(model, size):
@@ -146,7 +142,7 @@ def rows_of(recipe, classes, steps, rate):
     ):
         how = (recipe.classifier if network is classifier else recipe.segmenter).model_copy(update={"epochs": 2})
         count = steps * how.batch_size
-        samples = [SimpleNamespace(name="noise", image=Path(), labels=(1,))] * count
+        samples = [Sample("noise", Path("noise.jpg"), (1,))] * count
         arguments = [network, samples, *([Path()] if network is segmenter else []), how]
         work = operations(network, how.size)
         seconds, memory = epoch_of(
@@ -202,7 +198,7 @@ def main():
     parser.add_argument("--json", type=Path, help="write the rows there too")
     args = parser.parse_args()
     if args.device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        choose("cpu")
     elif not torch.cuda.is_available():
         sys.exit("no GPU that this torch can use is at hand; --device cpu --tiny shows that the script works")
     name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"

@@ -17,7 +17,7 @@ from tag2mask.errors import RunError
 from tag2mask.inference import forward, most_likely
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier
-from tag2mask.networks.deeplab import Segmenter
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns.collect import choose_subsets, collect_moments
 
 
@@ -205,7 +205,7 @@ def test_what_an_apple_gpu_lacks_is_done_on_the_cpu_and_said(apple, shapes_folde
 
 
 def test_an_apple_gpu_predicts_what_the_cpu_does(apple, shapes_folder, caplog):
-    segmenter = Segmenter("resnet10t", ["a", "b"], weights="random").eval()
+    segmenter = SegmentationNetwork("resnet10t", ["a", "b"], weights="random").eval()
     photo = read_photo(load(shapes_folder).samples[0].image)
     [wanted] = forward(segmenter, [photo], [48, 64])
     [found] = forward(apple(segmenter), [photo], [48, 64])

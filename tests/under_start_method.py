@@ -21,7 +21,7 @@ def main(folder):
     from tag2mask.demo.scenes import write_scenes
     from tag2mask.networks.backbones import Backbone
     from tag2mask.networks.classifier import Classifier
-    from tag2mask.networks.deeplab import Segmenter
+    from tag2mask.networks.deeplab import SegmentationNetwork
     from tag2mask.training.classifier import train_classifier
     from tag2mask.training.segmenter import train_segmenter
 
@@ -42,7 +42,7 @@ def main(folder):
     classifier = Classifier(Backbone("resnet10t", weights="random"), data.classes)
     how = recipe.classifier.model_copy(update={"train": "all", "epochs": 1})
     train_classifier(classifier, data.samples, how, checkpoint=folder / "classifier.pt", **rest)
-    segmenter = Segmenter("resnet10t", data.classes, weights="random")
+    segmenter = SegmentationNetwork("resnet10t", data.classes, weights="random")
     how = recipe.segmenter.model_copy(update={"train_from": "last", "crop": 1.0, "epochs": 3})
     train_segmenter(segmenter, data.samples, folder / "scenes/masks", how, checkpoint=folder / "segmenter.pt", **rest)
     assert sorted(file.name for file in folder.glob("*.pt")) == ["classifier.pt", "segmenter.pt"]
