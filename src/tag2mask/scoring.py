@@ -141,7 +141,7 @@ def score_folders(
     for folder in (masks, truth):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder of masks; check the path")
-    names = names or sorted(str(f.relative_to(truth).with_suffix("")) for f in truth.rglob("*.png"))
+    names = names or sorted(f.relative_to(truth).with_suffix("").as_posix() for f in truth.rglob("*.png"))
     if not names:
         raise DataError(f"{truth}: there is no PNG in it; give the folder of the true masks")
     missing = [name for name in names if not (masks / f"{name}.png").exists()]
