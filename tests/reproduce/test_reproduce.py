@@ -345,7 +345,7 @@ def test_a_file_in_two_places(tmp_path, monkeypatch):
         ("table1", ("--set", "patterns.layers=[blocks.3]"), "leave patterns.layers at [C41]"),
         ("figure4", ("--set", "proxy.method=cam"), "leave proxy.method at patterns"),
         ("table1", ("--set", "segmenter.retrain=0"), "segmenter.retrain at 1 or more"),
-        ("table1", ("--set", "backbone.name=resnet10t"), "no layer 'layer4.1'"),
+        ("table1", ("--set", "backbone.name=resnet10t"), "C41, C42, C43 are not 3 layers of resnet10t"),
         ("table1", ("--recipe", "luo2020-resnet101"), "did you mean 'luo2020-voc-resnet101'"),
         ("table1", ("--split", "trian"), "trian"),
         ("table3", (), "train2017"),

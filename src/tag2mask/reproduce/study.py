@@ -77,12 +77,21 @@ def reproduce(
     year = "2017" if item == "table3" else ""
     source = Source.of(data, labels, split or f"train{year}", eval_split or f"val{year}")
     wanted = _recipe(item, recipe, settings)
-    Backbone(wanted.backbone.name, ITEMS[item][1], weights="random")  # has it these layers?
+    _check_layers(wanted.backbone.name, ITEMS[item][1])
     shared = Run(Path(out) / "shared", source, _shared_recipe(wanted), strict)
     label = _label(item, shared.train.classes, class_name)
     study = Study(item, Path(out), shared, {}, label, _photos(item, shared, label, photos))
     with locked(study.out):
         return _make(study, wanted)
+
+
+def _check_layers(name: str, layers: Sequence[str]) -> None:
+    """Check that a network has these layers, and that they are different ones."""
+    found = Backbone(name, layers, weights="random").layers
+    if len(set(found)) < len(layers):
+        raise RecipeError(
+            f"{', '.join(layers)} are not {len(layers)} layers of {name} ({', '.join(found)}); take another"
+        )
 
 
 def _make(study: Study, wanted: Recipe) -> Reproduced:
