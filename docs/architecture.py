@@ -102,19 +102,21 @@ def room_of(module: str) -> str:
 
 @dataclass
 class Box:
-    """A room in the picture: its title, its text in columns, its size and its place (centre, top) in inches."""
+    """A room in the picture: its title, the number of its lines, its files in columns, its size in inches."""
 
     name: str
     lines: int
     columns: list[list[tuple[str, int]]]
-    x: float = 0
-    y: float = 0
+
+    @property
+    def widths(self) -> list[float]:
+        """Return the widths of the columns in inches."""
+        return [max(len(name) for name, _ in column) * 0.077 + 0.5 for column in self.columns]
 
     @property
     def width(self) -> float:
         """Return the width in inches."""
-        widest = sum(max(len(name) for name, _ in column) * 0.077 + 0.5 for column in self.columns)
-        return max(len(self.name) * 0.1 + 0.75, widest + PAD)
+        return max(len(self.name) * 0.1 + 0.75, sum(self.widths) + PAD)
 
     @property
     def height(self) -> float:
@@ -122,14 +124,16 @@ class Box:
         return HEAD + ROW * max(map(len, self.columns), default=0) + (PAD if self.columns else 0)
 
 
-def boxes_of(package: Path, most: int = 4) -> dict[str, Box]:
+def boxes_of(package: Path, most: int = 5) -> dict[str, Box]:
     """Return a box for each room: its files with their numbers of lines, at most so many in a column."""
     files: dict[str, list[tuple[str, int]]] = {room: [] for room in ROOMS}
-    for module, file in modules_of(package).items():
+    files_at = modules_of(package)
+    for module, file in files_at.items():
         files[room_of(module)].append((module, len(file.read_text("utf-8").splitlines())))
     boxes = {}
     for room, inside in files.items():
-        named = [(module.split(".", 2)[2], lines) for module, lines in inside if module.count(".") > 1]
+        named = [(module, lines) for module, lines in inside if files_at[module].name != "__init__.py"]
+        named = [("/".join(module.split(".")[2:]), lines) for module, lines in named if module.count(".") > 1]
         rows = -(-len(named) // max(1, -(-len(named) // most)))  # as even as can be
         columns = [named[start : start + rows] for start in range(0, len(named), rows)] if named else []
         boxes[room] = Box(title_of(room), sum(n for _, n in inside), columns)
@@ -284,12 +288,14 @@ def draw(package: Path, file: Path) -> None:
             x = centres[place] - of.width / 2
             box(x, top - of.height, of.width, of.height, COLOURS[number % len(COLOURS)])
             title(x, top - HEAD / 2, of.width, of)
-            wide = (of.width - PAD) / max(1, len(of.columns))
-            for column, files in enumerate(of.columns):
+            spare = (of.width - PAD - sum(of.widths)) / max(1, len(of.columns))
+            start = x + PAD
+            for wide, files in zip(of.widths, of.columns, strict=True):
                 for line, (name, count) in enumerate(files):
-                    y, start = top - HEAD - ROW * (line + 0.4), x + PAD + column * wide
+                    y, end = top - HEAD - ROW * (line + 0.4), start + wide + spare - PAD
                     axes.text(start, y, name, color=INK, size=7.5, va="center")
-                    axes.text(start + wide - PAD, y, str(count), color=INK, size=7, va="center", ha="right", alpha=0.75)
+                    axes.text(end, y, str(count), color=INK, size=7, va="center", ha="right", alpha=0.75)
+                start += wide + spare
     box(left, depth - ground, right - left, ground, "#e4e8ee")
     axes.text(left + PAD, depth - 0.18, "ground: every room stands on it", color=INK, size=8.5, va="center")
     for number, row in enumerate(ground_rows):

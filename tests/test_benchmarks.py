@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from tag2mask.config import load_recipe
+
+SCRIPTS = sorted(file.stem for file in (Path(__file__).parents[1] / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="some measure by Python's module resource")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_is_imported_and_says_what_it_takes(load_benchmark, name, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")  # one takes from another
+    threads = torch.get_num_threads()
+    script = load_benchmark(name)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as end:
+        script.main()
+    torch.set_num_threads(threads)
+    assert end.value.code == 0
+    assert "usage:" in capsys.readouterr().out
 
 
 @pytest.fixture
