@@ -63,9 +63,18 @@ def write_bytes(file: str | Path, content: bytes | memoryview) -> None:
         unfinished.write_bytes(content)
 
 
+def is_unfinished(path: Path) -> bool:
+    """Return whether a name is one that a file has while it is written.
+
+    >>> is_unfinished(Path(".tag2mask-0123abcd-42.tmp")), is_unfinished(Path(".backup.2024"))
+    (True, False)
+    """
+    return _UNFINISHED.fullmatch(path.name) is not None
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes had begun to write in a folder that no other process writes to."""
-    for path in [path for path in folder.rglob(".tag2mask-*") if _UNFINISHED.fullmatch(path.name)]:
+    for path in [path for path in folder.rglob(".tag2mask-*") if is_unfinished(path)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

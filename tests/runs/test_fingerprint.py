@@ -296,3 +296,29 @@ def test_the_command_line_and_python_agree_on_a_run(command, shapes_folder, reci
     with pytest.raises(RunError, match=r"another run \(data.split is"):
         open_run(work / "run", Source.of("work/photos", "work/my tags.csv"), load_recipe(recipe_file))
     run_stages(opened, "discover")
+
+
+@pytest.mark.parametrize("left", [["config.yaml"], ["config.yaml", "data.json"], [".lock", ".tag2mask-0123abcd-1.tmp"]])
+def test_a_run_killed_as_it_began_starts_anew(go_on, moved, left):
+    for path in moved.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in left:
+            path.unlink()
+    (moved / left[-1]).touch()
+    said = go_on("--until", "classify")
+    assert said.code == 0, said.err
+    assert sorted(path.name for path in moved.iterdir()) == [
+        ".lock", "classifier.safetensors", "config.yaml", "data.json", "metrics.json",
+    ]  # fmt: skip
+
+
+def test_a_stage_that_the_recipe_does_not_have_removes_nothing(command, a_run):
+    values = yaml.safe_load((a_run / "config.yaml").read_text())
+    values["recipe"]["segmenter"]["retrain"] = 0
+    (a_run / "config.yaml").write_text(yaml.safe_dump(values))
+    before = written(a_run)
+    said = command("retrain", a_run)
+    assert said.code == 2
+    assert f"the recipe of {a_run} has no stage retrain" in said.err
+    assert written(a_run) == before

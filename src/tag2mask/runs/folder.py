@@ -18,7 +18,7 @@ from tag2mask.config import Recipe, parse_recipe, read_yaml
 from tag2mask.data import ImageSet, check_mask_sizes, check_not_empty, check_trainable, keep_truth, load
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError, WeightsError
-from tag2mask.files import absolute, remove_unfinished, write_text
+from tag2mask.files import absolute, is_unfinished, remove_unfinished, write_text
 from tag2mask.methods import load_method
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.deeplab import SegmentationNetwork
@@ -244,21 +244,21 @@ def _check_folder(run: Run) -> None:
 
 
 def _begin(run: Run) -> None:
-    config = run.out / "config.yaml"
-    is_new = not config.exists()
+    is_known = run.fingerprint_file.exists()
+    if not is_known and run.classifier_file.exists() and not run.keep:
+        raise RunError(
+            f"{run.out} does not tell what data it was made from; go on with --keep if that is as it was, "
+            "or start a run in another folder"
+        )
     remove_unfinished(run.out)
     for data in (run.train, run.evaluation):
         check_mask_sizes(data)
     _warn_of_seen(run)
     _check_networks(run.recipe)
-    if is_new:
+    # The configuration first: a folder with nothing else is a run that was killed as it began, and starts anew.
+    write_text(run.out / "config.yaml", yaml.safe_dump(_settings(run), sort_keys=False))
+    if not is_known and not run.classifier_file.exists():
         write_fingerprint(run.fingerprint_file, run.fingerprint)
-    elif not run.fingerprint_file.exists() and not run.keep:
-        raise RunError(
-            f"{run.out} does not tell what data it was made from; go on with --keep if that is as it was, "
-            "or start a run in another folder"
-        )
-    write_text(config, yaml.safe_dump(_settings(run), sort_keys=False))
     for line in run.changes.said:
         log.warning("%s since %s was made%s", line, run.out, "; kept as before" if run.keep else "")
 
@@ -266,7 +266,7 @@ def _begin(run: Run) -> None:
 def _is_free(folder: Path, data: Path) -> bool:
     """Return whether there is nothing in a folder but, perhaps, the data."""
     return folder.is_dir() and all(
-        entry.resolve() == data.resolve() or entry.name == LOCK for entry in folder.iterdir()
+        entry.resolve() == data.resolve() or entry.name == LOCK or is_unfinished(entry) for entry in folder.iterdir()
     )
 
 

@@ -198,9 +198,13 @@ def redo_stage(run: Run, name: str) -> list[str]:
 
     Raises:
         RunError: another process works in the run folder, the data has changed, or there is no such stage.
+
+    Whatever is raised before the stage begins, nothing has then been removed.
     """
     stage, _ = find_stage(name), run.device  # a wrong one shows before anything is removed
     with locked(run.out):
+        if not stage.is_needed(run):
+            raise RunError(f"the recipe of {run.out} has no stage {name}; nothing is to be done again")
         check_unchanged(run)
         _check_ready(run, stage)
         later = from_stage(name)[1:]
