@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from tag2mask.config import Recipe, load_recipe, recipe_names, recipe_yaml
+from tag2mask.config import Recipe, load_recipe, recipe_yaml
 from tag2mask.errors import RecipeError
+from tag2mask.names import recipe_names
 
 
 def refused(reason, name="fast", settings=()):

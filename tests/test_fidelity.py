@@ -17,10 +17,11 @@ from torch.nn import functional
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.segmentation import FCN_ResNet50_Weights
 
-from tag2mask.config import load_recipe, recipe_names
+from tag2mask.config import load_recipe
 from tag2mask.data import load, read_mask, write_mask
 from tag2mask.data.readers.coco import load_coco
 from tag2mask.data.readers.voc import VOC_CLASSES
+from tag2mask.names import recipe_names
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.deeplab import SegmentationNetwork

@@ -1,0 +1,39 @@
+"""Recipes: every parameter of a run."""
+
+from tag2mask.config.recipe import (
+    BackboneConfig,
+    ClassifierConfig,
+    CrfConfig,
+    InferenceConfig,
+    PatternsConfig,
+    ProxyConfig,
+    Recipe,
+    SegmenterConfig,
+)
+from tag2mask.config.settings import (
+    Settings,
+    apply_settings,
+    load_recipe,
+    parse_recipe,
+    parse_settings,
+    read_yaml,
+    recipe_yaml,
+)
+
+__all__ = [
+    "BackboneConfig",
+    "ClassifierConfig",
+    "CrfConfig",
+    "InferenceConfig",
+    "PatternsConfig",
+    "ProxyConfig",
+    "Recipe",
+    "SegmenterConfig",
+    "Settings",
+    "apply_settings",
+    "load_recipe",
+    "parse_recipe",
+    "parse_settings",
+    "read_yaml",
+    "recipe_yaml",
+]
