@@ -110,6 +110,29 @@ class Schedule(Name):
     POLY = "poly"
 
 
+class DemoKind(Name):
+    """What generated photos show.
+
+    ``plain``: objects one by one and large. ``tiny``: the same of a twentieth of the area. ``pairs``: every class with
+    one other and never without it, so that no tags tell the two apart. ``blobs``: dark cells under a microscope, in
+    every photo. ``bright-blobs``: glowing ones. ``scratches``: metal with three kinds of defects, or with none.
+    ``scratches-only``: none without. ``lesion``: ultrasound. ``leafspots``: sick spots on leaves. ``aerial``: cars,
+    trees and roofs of 20 to 40 pixels. ``documents``: stamps, tables and figures on pages of text.
+    """
+
+    PLAIN = "plain"
+    TINY = "tiny"
+    PAIRS = "pairs"
+    BLOBS = "blobs"
+    BRIGHT_BLOBS = "bright-blobs"
+    SCRATCHES = "scratches"
+    SCRATCHES_ONLY = "scratches-only"
+    LESION = "lesion"
+    LEAFSPOTS = "leafspots"
+    AERIAL = "aerial"
+    DOCUMENTS = "documents"
+
+
 class LogFormat(Name):
     """How lines on standard error are written."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from tag2mask.data.decode import write_mask
+from tag2mask.data.tables import BACKGROUND
 from tag2mask.demo.backgrounds import draw_background
 from tag2mask.demo.brushes import Array, Pixels, Random, Shape, noise
 from tag2mask.demo.objects import CLASSES, KINDS, Kind, Surface
@@ -62,18 +63,31 @@ def write_scenes(folder: Path, *, count: int = 300, seed: int = 0, size: int = 3
         >>> sorted(path.name for path in folder.iterdir())
         ['classes.txt', 'masks', 'photos', 'tags.csv', 'train.txt', 'val.txt']
     """
+    write_data(folder, "scene", CLASSES, count, lambda index: make_scene(index, seed=seed, size=size, style=style))
+
+
+def write_data(folder: Path, name: str, classes: Sequence[str], count: int, make: Callable[[int], Scene]) -> None:
+    """Write ``count`` scenes as a data set, in the layout of `write_scenes`; those that show nothing are `background`.
+
+    Args:
+        folder: where to write; made if missing.
+        name: what the photos' names begin with.
+        classes: index i in a mask is ``classes[i - 1]``.
+        count: how many scenes.
+        make: returns scene i.
+    """
     for part in ("photos", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    names = [f"scene-{index:04d}" for index in range(count)]
-    labels = []
-    for index, name in enumerate(names):
-        scene = make_scene(index, seed=seed, size=size, style=style)
-        Image.fromarray(scene.photo).save(folder / "photos" / f"{name}.jpg", quality=92)
-        write_mask(folder / "masks" / f"{name}.png", scene.mask)
-        labels.append(scene.labels)
+    names = [f"{name}-{index:04d}" for index in range(count)]
+    tags = []
+    for index, photo in enumerate(names):
+        scene = make(index)
+        Image.fromarray(scene.photo).save(folder / "photos" / f"{photo}.jpg", quality=92)
+        write_mask(folder / "masks" / f"{photo}.png", scene.mask)
+        tags.append(" ".join(classes[label - 1] for label in scene.labels) or BACKGROUND)
     train = round(count * TRAIN_SHARE)
-    _write_tags(folder / "tags.csv", names, labels)
-    _write_lines(folder / "classes.txt", CLASSES)
+    _write_tags(folder / "tags.csv", names, tags)
+    _write_lines(folder / "classes.txt", classes)
     _write_lines(folder / "train.txt", names[:train])
     _write_lines(folder / "val.txt", names[train:])
 
@@ -100,12 +114,11 @@ def make_scene(index: int, *, seed: int = 0, size: int = 320, style: Style = "pl
     return Scene(develop(photo, rng), mask)
 
 
-def _write_tags(path: Path, names: Sequence[str], labels: Sequence[Sequence[int]]) -> None:
+def _write_tags(path: Path, names: Sequence[str], tags: Sequence[str]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("image", "labels"))
-        for name, present in zip(names, labels, strict=True):
-            table.writerow((f"{name}.jpg", " ".join(CLASSES[label - 1] for label in present)))
+        table.writerows((f"{name}.jpg", cell) for name, cell in zip(names, tags, strict=True))
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
