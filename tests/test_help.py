@@ -52,6 +52,7 @@ def test_exit_codes_are_told(command):
         ("tag2mask run photos --until e", ["estimate", "evaluate"]),
         ("tag2mask run photos --method d", ["ddt", "dsrg"]),
         ("tag2mask reproduce fig", ["figure1", "figure3", "figure4", "figure5"]),
+        ("tag2mask demo --kind le", ["lesion", "leafspots"]),
         ("tag2mask export la", ["labelme", "label-studio"]),
         ("tag2mask export coco runs/a --masks p", ["predictions", "proxy"]),
         ("tag2mask --log-format j", ["json"]),

@@ -27,7 +27,7 @@ from rich.table import Table
 from tag2mask import devices, logs
 from tag2mask.distributed import first_to_fail, is_main, leave
 from tag2mask.errors import UserError
-from tag2mask.names import ExportFormat, Item, LogFormat, MaskKind, StageName, method_names, recipe_names
+from tag2mask.names import DemoKind, ExportFormat, Item, LogFormat, MaskKind, StageName, method_names, recipe_names
 
 INTERRUPTED = 130
 """The exit code that typer gives for Ctrl-C."""
@@ -110,21 +110,22 @@ def run(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the scenes and the run go.")] = Path("tag2mask-demo"),
+    out: Annotated[Path, typer.Option(help="Where the photos and the run go.")] = Path("tag2mask-demo"),
+    kind: Annotated[DemoKind, typer.Option(help="What the photos show.")] = DemoKind.PLAIN,
     device: Device = None,
 ) -> None:
-    """Make a small data set of generated scenes and do all stages on it.
+    """Make a small data set of generated photos and do all stages on it.
 
-    Example: tag2mask demo --out demo
+    Example: tag2mask demo --kind leafspots --out leaves
     """
     from tag2mask.config import load_recipe
-    from tag2mask.demo.scenes import write_scenes
+    from tag2mask.demo.kinds import write_kind
     from tag2mask.runs.folder import Source, open_run
 
-    scenes = out / "scenes"
+    scenes = out / ("scenes" if kind == DemoKind.PLAIN else kind)
     if is_main() and not (scenes / "val.txt").exists():
-        typer.echo(f"drawing scenes to {scenes}")
-        write_scenes(scenes)
+        typer.echo(f"drawing photos to {scenes}")
+        write_kind(scenes, kind)
     source = Source.of(scenes, split="train", eval_split="val")
     _finish(open_run(out, source, load_recipe("demo")), "report")
 
