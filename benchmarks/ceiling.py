@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tag2mask.data import write_mask
-from tag2mask.runs.folder import read_metrics, resume_run
+from tag2mask.runs.folder import Run, read_metrics, resume_run
 from tag2mask.runs.tasks import evaluate, predict, train_on
+from tag2mask.scoring import Scores
 
 
 def main() -> None:
@@ -24,11 +25,15 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the run to find the ceiling of")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    taught = resume_run(args.run)
+    print(json.dumps(ceiling(resume_run(args.run), args.out), indent=1))
+
+
+def ceiling(taught: Run, out: Path) -> Scores:
+    """Train a run's segmenter on true masks, unless that is done; return the scores of its predictions."""
     plain = taught.recipe.segmenter.model_copy(update={"method": "plain", "retrain": 0})
     recipe = taught.recipe.model_copy(update={"segmenter": plain})
-    run = replace(taught, out=args.out, recipe=recipe)
-    truth = args.out / "truth"
+    run = replace(taught, out=out, recipe=recipe)
+    truth = out / "truth"
     for sample in run.train.samples:
         mask = run.train.truth(sample)
         if mask is not None:
@@ -37,7 +42,8 @@ def main() -> None:
         train_on(run, truth, 0)
     predict(run)
     evaluate(run)
-    print(json.dumps(read_metrics(args.out)["prediction"], indent=1))
+    scores: Scores = read_metrics(out)["prediction"]
+    return scores
 
 
 if __name__ == "__main__":
