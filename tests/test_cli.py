@@ -225,6 +225,14 @@ def test_evaluate_a_run_again(command, a_run, tmp_path):
     assert (tmp_path / "scores.csv").read_text().startswith("class,proxy,retrain,prediction\n")
 
 
+def test_a_demo_of_another_kind_needs_another_folder(command, a_run):
+    before = sorted(a_run.rglob("*"))
+    said = command("demo", "--kind", "blobs", "--out", a_run)
+    assert said.code == 2
+    assert "choose another folder with --out" in said.err
+    assert sorted(a_run.rglob("*")) == before
+
+
 def test_recipes(command, tmp_path):
     assert {"fast", "demo"} <= set(command("recipes").out.split())
     assert yaml.safe_load(command("recipes", "fast").out)["name"] == "fast"

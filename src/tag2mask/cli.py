@@ -123,6 +123,8 @@ def demo(
     from tag2mask.runs.folder import Source, open_run
 
     scenes = out / ("scenes" if kind == DemoKind.PLAIN else kind)
+    if (out / "config.yaml").exists() and not scenes.exists():
+        raise UserError(f"{out} holds another run; choose another folder with --out")
     if is_main() and not (scenes / "val.txt").exists():
         typer.echo(f"drawing photos to {scenes}")
         write_kind(scenes, kind)
