@@ -44,8 +44,8 @@ from tag2mask.training.segmenter import train_segmenter
 PHOTOS = {"voc": (20, 10_582, 1_449), "coco": (80, 118_287, 5_000)}
 """Classes, photos to train on and to predict, by what the recipe's name holds."""
 TINY = (
-    "backbone.name=resnet10t", "classifier.size=64", "classifier.batch_size=4", "patterns.size=64", "segmenter.size=64",
-    "segmenter.batch_size=4", "inference.scales=[48, 64]",
+    "backbone.name=test_resnet", "classifier.size=64", "classifier.batch_size=4", "patterns.size=64",
+    "segmenter.size=64", "segmenter.batch_size=4", "inference.scales=[48, 64]",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ COLOURS = {1: (220, 40, 30), 2: (30, 60, 220)}
 RECIPE = """\
 name: tiny
 workers: 0
-backbone: {name: resnet10t, weights: random}
+backbone: {name: test_resnet, weights: random}
 classifier: {size: 64, epochs: 40, holdout: 0.25}
 patterns: {size: 96, layers: [C41], components: 5}
 proxy: {crf: none}

@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -479,6 +481,31 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, command, shapes_folder, rec
     said = command("run", shapes_folder, "--out", tmp_path / "out", "--recipe", recipe_file)
     assert said.code == 130
     assert said.err.strip().splitlines()[-1] == "tag2mask: stopped; the same command goes on from here"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent like this here")
+@pytest.mark.parametrize("options", [(), ("--log-format", "json")])
+def test_ctrl_c_is_heard_at_once(monkeypatch, exit_code_of, capfd, shapes_folder, recipe_file, tmp_path, options):
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def stop(*arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        finally:
+            seen.append(capfd.readouterr().err)  # before anything else has ended
+
+    monkeypatch.setattr("tag2mask.runs.stages.run_stages", stop)
+    assert exit_code_of(*options, "run", shapes_folder, "--out", tmp_path / "out", "--recipe", recipe_file) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    last = seen[0].splitlines()[-1]
+    assert (json.loads(last)["message"] if options else last.removeprefix("tag2mask: ")).startswith("stopping; Ctrl-C")
+
+
+def test_a_picture_that_is_replaced_is_said(command, finished_run, shapes_folder, tmp_path):
+    arguments = ("show", finished_run, shapes_folder / "photos/p00.jpg", "--out", tmp_path / "a.png")
+    assert "replaces" not in command(*arguments).out
+    assert command(*arguments).out.endswith(f"the picture is {tmp_path / 'a.png'}, which replaces an earlier file\n")
 
 
 def test_in_a_process_of_its_own(finished_run, tmp_path):

@@ -188,7 +188,7 @@ def test_the_made_up_gpu_refuses_what_a_real_one_does(apple):
 def test_what_an_apple_gpu_lacks_is_done_on_the_cpu_and_said(apple, shapes_folder, caplog):
     """Class patterns' moments, in float64: the same to rounding."""
     data = load(shapes_folder)
-    classifier = Classifier(Backbone("resnet10t", ["C41"], weights="random"), data.classes).eval()
+    classifier = Classifier(Backbone("test_resnet", ["C41"], weights="random"), data.classes).eval()
     batch = (list(data.samples[:4]), torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8))
     subsets = choose_subsets(data, 99, 0)
     wanted = collect_moments(classifier, [batch], subsets)
@@ -205,7 +205,7 @@ def test_what_an_apple_gpu_lacks_is_done_on_the_cpu_and_said(apple, shapes_folde
 
 
 def test_an_apple_gpu_predicts_what_the_cpu_does(apple, shapes_folder, caplog):
-    segmenter = SegmentationNetwork("resnet10t", ["a", "b"], weights="random").eval()
+    segmenter = SegmentationNetwork("test_resnet", ["a", "b"], weights="random").eval()
     photo = read_photo(load(shapes_folder).samples[0].image)
     [wanted] = forward(segmenter, [photo], [48, 64])
     [found] = forward(apple(segmenter), [photo], [48, 64])

@@ -50,7 +50,7 @@ def test_a_method_is_one_new_file(package, shapes_folder, recipe_file, tmp_path)
     out = tmp_path / "run"
     start = ("run", shapes_folder, "--out", out, "--recipe", recipe_file, "--method", "scda")
     said = python_in(
-        package, "-m", "tag2mask.cli", *start, "--set", "proxy.cam_weight=1", "--set", "segmenter.epochs=1"
+        package, "-m", "tag2mask.cli", *start, "--set", "proxy.cam_weight=1", "--set", "segmenter.retrain=0"
     )
     assert "proxy.cam_weight does nothing: the method scda does not read it" in said
     assert not list(out.glob("patterns*"))

@@ -172,7 +172,7 @@ def rates(optimiser, part):
 @pytest.mark.parametrize("name", PAPER)
 def test_the_training_of_the_segmenter(name, asked, shapes_folder, tmp_path):
     recipe, samples = load_recipe(name), load(shapes_folder).samples
-    segmenter = SegmentationNetwork("resnet10t", ["disc", "square"], head="largefov", weights="random")
+    segmenter = SegmentationNetwork("test_resnet", ["disc", "square"], head="largefov", weights="random")
     train_segmenter(
         segmenter, samples, shapes_folder / "masks", recipe.segmenter, seed=0, workers=0, checkpoint=tmp_path / "c"
     )
@@ -191,7 +191,7 @@ def test_the_training_of_the_segmenter(name, asked, shapes_folder, tmp_path):
 
 def test_the_training_of_the_classifier(asked, shapes_folder, tmp_path):
     how, data = load_recipe("luo2020-voc-resnet101").classifier, load(shapes_folder)
-    classifier = Classifier(Backbone("resnet10t", weights="random"), data.classes)
+    classifier = Classifier(Backbone("test_resnet", weights="random"), data.classes)
     train_classifier(classifier, data.samples, how, seed=0, workers=0, checkpoint=tmp_path / "c")
     _, loss, optimiser, _ = asked[0]
     assert rates(optimiser, classifier.backbone) == {how.backbone_learning_rate}
@@ -206,7 +206,7 @@ def test_the_training_of_the_classifier(asked, shapes_folder, tmp_path):
 
 def test_the_loss_is_the_mean_over_the_pixels_that_are_not_255(asked, shapes_folder, tmp_path):
     how = load_recipe("luo2020-voc-resnet101").segmenter
-    segmenter = SegmentationNetwork("resnet10t", ["disc", "square"], weights="random")
+    segmenter = SegmentationNetwork("test_resnet", ["disc", "square"], weights="random")
     train_segmenter(segmenter, load(shapes_folder).samples, tmp_path, how, seed=0, workers=0, checkpoint=tmp_path / "c")
     loss = asked[0][1]
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
@@ -225,10 +225,10 @@ def test_the_loss_is_the_mean_over_the_pixels_that_are_not_255(asked, shapes_fol
 
 def test_retraining_starts_from_scratch(shapes_folder, recipe_file, tmp_path, monkeypatch):
     """Both trainings start from the file of weights with a new head; the second sees the first's predictions."""
-    model = Backbone("resnet10t", weights="random").model
+    model = Backbone("test_resnet", weights="random").model
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save_file(weights, tmp_path / "weights.safetensors")
-    settings = [f"segmenter.backbone={{name: resnet10t, weights: {tmp_path / 'weights.safetensors'}}}"]
+    settings = [f"segmenter.backbone={{name: test_resnet, weights: {tmp_path / 'weights.safetensors'}}}"]
     run = open_run(tmp_path / "run", Source(str(shapes_folder), split="train"), load_recipe(recipe_file, settings))
     for sample in run.train.samples:
         write_mask(run.out / f"proxy/{sample.name}.png", read_mask(sample.mask))

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import pytest
 
+import tag2mask as t2m
 from tag2mask import logs, progress
 from tag2mask.runs import stages
 
@@ -149,6 +150,23 @@ def test_progress_in_json_and_quiet(capsys):
     logs.set_up(quiet=True)
     assert list(progress.track("abc", 3, "photos")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_from_python_says_what_it_does(capsys, monkeypatch, a_run, shapes_folder, recipe_file):
+    """As in a notebook, where nobody has set up logging; and nothing where somebody has."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    (a_run / "report/index.html").unlink()
+
+    def said(level):
+        logs.LOG.handlers[:], _ = [], logs.LOG.setLevel(level)
+        t2m.run(shapes_folder, a_run, recipe_file, split="train", eval_split="val")
+        return capsys.readouterr().err
+
+    text = said(logging.NOTSET)
+    assert "photos of 2 classes" in text
+    assert "report: Write the report page." in text
+    assert "every stage is done: nothing to do" in said(logging.NOTSET)
+    assert said(logging.WARNING) == ""
 
 
 @pytest.mark.usefixtures("slow")

@@ -78,14 +78,14 @@ def test_a_run_without_truth_shows_its_time(tmp_path):
 
 def test_a_segmenter(finished_run):
     shown = cells(t2m.load_segmenter(finished_run))
-    assert shown.caption == "segmenter of recipe tiny on resnet10t, scales 64 pixels"
+    assert shown.caption == "segmenter of recipe tiny on test_resnet, scales 64 pixels"
     assert shown.rows == [["class", "value"], ["background", "0"], ["disc", "1"], ["square", "2"]]
 
 
 def test_class_patterns(finished_run):
     patterns = t2m.ClassPatterns.load(finished_run / "patterns.safetensors")
     shown = cells(patterns)
-    assert shown.caption == "class patterns of resnet10t, layer C41"
+    assert shown.caption == "class patterns of test_resnet, layer C41"
     about = patterns.about()
     assert shown.rows[1] == [
         "disc", f"{100 * about['disc']['explained']:.1f}%", f"{about['disc']['activation']:+.2f}",

@@ -39,10 +39,10 @@ def main(folder):
     assert len(list(masks.iterdir())) == 24
 
     rest = {"seed": 0, "workers": 1}
-    classifier = Classifier(Backbone("resnet10t", weights="random"), data.classes)
+    classifier = Classifier(Backbone("test_resnet", weights="random"), data.classes)
     how = recipe.classifier.model_copy(update={"train": "all", "epochs": 1})
     train_classifier(classifier, data.samples, how, checkpoint=folder / "classifier.pt", **rest)
-    segmenter = SegmentationNetwork("resnet10t", data.classes, weights="random")
+    segmenter = SegmentationNetwork("test_resnet", data.classes, weights="random")
     how = recipe.segmenter.model_copy(update={"train_from": "last", "crop": 1.0, "epochs": 3})
     train_segmenter(segmenter, data.samples, folder / "scenes/masks", how, checkpoint=folder / "segmenter.pt", **rest)
     assert sorted(file.name for file in folder.glob("*.pt")) == ["classifier.pt", "segmenter.pt"]

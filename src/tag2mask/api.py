@@ -20,12 +20,13 @@ from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
 from tag2mask.files import write_text
 from tag2mask.inference import predict_masks
-from tag2mask.logs import warn
+from tag2mask.logs import LOG, is_quiet, set_up_in_python, warn
 from tag2mask.methods import method_settings
 from tag2mask.notebook import html_table
 from tag2mask.runs.folder import GIVEN, Source, check_unchanged, open_run, read_metrics, resume_run
 from tag2mask.runs.idle import idle_in_prediction, idle_settings
 from tag2mask.runs.lock import locked
+from tag2mask.runs.plan import plan
 from tag2mask.runs.stages import run_stages
 from tag2mask.runs.tasks import evaluate as evaluate_run
 from tag2mask.runs.trained import load_segmenter
@@ -71,7 +72,8 @@ def run(
 ) -> Result:
     """Do all stages: tags to masks, a trained segmenter, predictions and scores.
 
-    Called again with the same arguments it goes on where it stopped.
+    Called again with the same arguments it goes on where it stopped. Says on standard error what it does, unless
+    logging is set up already; ``logging.getLogger("tag2mask").setLevel("WARNING")`` before leaves warnings only.
 
     Args:
         data: an image set, or a folder of photos, a VOCdevkit folder or a COCO JSON.
@@ -89,11 +91,15 @@ def run(
     Raises:
         UserError: something that was given is wrong; the message says what.
     """
+    set_up_in_python()
     chosen = load_recipe(recipe, method_settings(method, settings))
     source = _source(data, labels, split, eval_split, eval_data)
     warn(idle_settings(chosen, settings))
     given = data if isinstance(data, ImageSet) else None
     opened = open_run(out, source, chosen, strict=strict, given=given, given_eval=eval_data, keep=keep)
+    if is_main() and not is_quiet():
+        for line in plan(opened).splitlines():
+            LOG.info("%s", line)
     return Result(opened.out, RunScores.model_validate(run_stages(opened)))
 
 
@@ -144,6 +150,7 @@ def predict_photos(
         resume: keep the masks that are in ``out`` already.
         strict: an unreadable photo is an error.
     """
+    set_up_in_python()
     model = load_segmenter(run, rounds)
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
     recipe = load_recipe(model.recipe, settings)

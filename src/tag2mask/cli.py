@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -261,8 +264,11 @@ def show(
     """
     from tag2mask.api import show as draw
 
+    before = out.exists()
     found = ", ".join(f"{name} {share:.1f}%" for name, share in draw(run, photo, out).items())
-    typer.echo(f"{found or 'background only'}; the picture is {out}")
+    typer.echo(
+        f"{found or 'background only'}; the picture is {out}{', which replaces an earlier file' if before else ''}"
+    )
 
 
 @app.command()
@@ -376,7 +382,8 @@ def main() -> None:
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        app(prog_name="tag2mask")
+        with _interrupts_said():
+            app(prog_name="tag2mask")
     except UserError as error:
         if first_to_fail():
             logs.tell(str(error), error)
@@ -397,6 +404,27 @@ def main() -> None:
             raise
         logs.LOG.critical("%s", error, exc_info=error)
         sys.exit(1)
+
+
+@contextmanager
+def _interrupts_said() -> Iterator[None]:
+    """Say at once that Ctrl-C was heard: threads and processes may take seconds to end."""
+    home, before = os.getpid(), signal.getsignal(signal.SIGINT)
+
+    def heard(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        if os.getpid() == home and is_main():  # not in a forked process that reads photos
+            os.write(2, logs.as_line("stopping; Ctrl-C again ends it at once").encode())  # print may be at work below
+        raise KeyboardInterrupt
+
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, heard)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _finish(opened: Any, until: str) -> None:

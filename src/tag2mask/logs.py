@@ -71,6 +71,20 @@ def set_up(*, quiet: bool = False, verbose: bool = False, log_format: LogFormat 
     LOG.debug("tag2mask on Python %s, %s", platform.python_version(), platform.platform())
 
 
+def set_up_in_python() -> None:
+    """Send the same lines to standard error where a script or a notebook has not set up logging itself.
+
+    ``logging.getLogger("tag2mask").setLevel("WARNING")`` before leaves warnings only.
+    """
+    if LOG.hasHandlers() or LOG.level:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.set_name("tag2mask")
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO if is_main() else logging.WARNING)
+
+
 def is_quiet() -> bool:
     """Return whether only warnings and errors are wanted."""
     return LOG.level > logging.INFO
@@ -85,6 +99,13 @@ def warn(lines: Iterable[str]) -> None:
     """Log lines as warnings; of several processes the main one does."""
     for line in lines if is_main() else ():
         LOG.warning("%s", line)
+
+
+def as_line(message: str) -> str:
+    """Return a line for standard error that is written past logging, as in a signal's handler."""
+    if is_json():
+        return JsonLines().format(logging.makeLogRecord({"msg": message, "levelname": "WARNING"})) + "\n"
+    return f"\ntag2mask: {message}\n"
 
 
 def tell(message: str, error: BaseException | None = None) -> None:

@@ -58,8 +58,8 @@ def test_shrinking_is_torchs_antialiased_resizing(length, side):
 KINDS = [
     ("fast", "tf_efficientnet_lite0", "[96]"), ("balanced", "tf_efficientnet_lite0", "[64, 96]"),
     ("luo2020-efficientnet-lite0", "tf_efficientnet_lite0", "[48, 64, 96]"),
-    ("luo2020-voc-resnet101", "resnet10t", "[48, 64, 96]"), ("luo2020-voc-vgg16", "vgg11", "[64, 96]"),
-    ("dinov2-small", "vit_tiny_patch16_224", "[64]"),
+    ("luo2020-voc-resnet101", "test_resnet", "[48, 64, 96]"), ("luo2020-voc-vgg16", "vgg11", "[64, 96]"),
+    ("dinov2-small", "test_vit", "[64]"),
 ]  # fmt: skip
 
 

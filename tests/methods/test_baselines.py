@@ -25,7 +25,7 @@ def data(shapes_folder):
     return load(shapes_folder)
 
 
-def a_classifier(layer, classes=("a", "b", "c"), name="resnet10t"):
+def a_classifier(layer, classes=("a", "b", "c"), name="test_resnet"):
     torch.manual_seed(0)
     return Classifier(Backbone(name, [layer], weights="random"), classes).eval()
 
@@ -98,7 +98,7 @@ def test_grad_cam_of_a_transformer_at_its_last_layer():
 @pytest.fixture(scope="module")
 def ddt(data):
     classifier = a_classifier("layer3.0", data.classes)
-    patterns = ClassPatterns("resnet10t", "layer3.0", size=64, workers=0)
+    patterns = ClassPatterns("test_resnet", "layer3.0", size=64, workers=0)
     discover_ddt(classifier, data, [patterns])
     return patterns
 

@@ -222,8 +222,7 @@ def compiler(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not (which("g++") or which("clang++")), reason="needs a C++ compiler")
 def test_a_compiled_copy_gives_the_same(compiler):
-    torch.manual_seed(0)
-    model = Turns().eval()
+    model = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU6()).eval()
     faster, images = compiled_copy(model, torch.device("cpu"), [16]), 255 * torch.rand(1, 3, 16, 16)
     assert next(faster.parameters()).device.type == "cpu"
     with torch.inference_mode():

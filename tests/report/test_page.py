@@ -77,8 +77,8 @@ class Parsed(HTMLParser):
         """Return the cells of the tables in a section, by the section's id."""
         start = next(i for i, (_, attributes, _) in enumerate(self.elements) if attributes.get("id") == section)
         cells: list[list[str]] = []
-        for tag, _, text in self.elements[start + 1 :]:
-            if tag == "section":
+        for tag, attributes, text in self.elements[start + 1 :]:
+            if tag == "section" or (tag == "details" and "id" in attributes):
                 break
             if tag == "tr":
                 cells.append([])
@@ -132,10 +132,12 @@ def half(value: int, size=(30, 40)) -> np.ndarray:
 @pytest.mark.parametrize(
     ("labels", "masks", "pixels", "missing", "total"),
     [
-        ([1], {"proxy": [1, 1, 0, 255], "prediction": [1, 0, 0, 0]}, 0.5, (), 50),
-        ([1, 2], {"proxy": [1, 1, 0, 255], "prediction": [1, 1, 0, 0], "truth": [2, 2, 2, 2]}, 0.25, (2,), 75),
+        ([1], {"proxy": [1, 1, 0, 255], "prediction": [1, 0, 0, 1]}, 1 / 3, (), 100 / 3),
+        ([1, 2], {"proxy": [1, 1, 0, 255], "prediction": [1, 1, 0, 0], "truth": [2, 2, 2, 2]}, 0, (2,), 50),
+        ([1], {"proxy": [1, 0, 0, 0], "prediction": [1, 1, 0, 0]}, 0.5, (), 50),
+        ([1], {"proxy": [255, 255, 255, 255], "prediction": [1, 1, 0, 0]}, None, (), 0),
         ([1, 2], {"proxy": [1, 1, 0, 255]}, 0.25, (2,), 75),
-        ([2], {"prediction": [1, 0, 0, 0], "truth": [1, 1, 0, 255]}, 1 / 3, (2,), 100 + 100 / 3),
+        ([2], {"prediction": [1, 0, 0, 1], "truth": [1, 1, 0, 255]}, 1 / 2, (2,), 150),
         ([2], {"prediction": [1, 0, 0, 0], "truth": [255, 255, 255, 255]}, None, (2,), 100),
         ([2, 1], {"prediction": [1, 0, 0, 0]}, None, (2,), 50),
         ([], {"prediction": [1, 0, 0, 0]}, None, (), None),
@@ -177,7 +179,7 @@ def test_the_most_doubtful_photos_come_first_and_photos_without_a_mask_not_at_al
         write_mask(tmp_path / "prediction" / f"{name}.png", half(value))
     (tmp_path / "proxy/d.png").unlink()
     tally, ranked = survey(photos)
-    assert [(sample.name, doubt.total) for sample, doubt in ranked] == [("b", 150.0), ("a", 0.0), ("c", 0.0)]
+    assert [(sample.name, doubt.total) for sample, doubt in ranked] == [("b", 200.0), ("a", 0.0), ("c", 0.0)]
     assert tally.photos[0] == 3
 
 
@@ -276,23 +278,24 @@ def test_memory_does_not_grow_with_the_photos(tmp_path, monkeypatch):
 
 def test_the_page_of_a_run_tells_its_figures(finished_run, shapes_folder):
     html, metrics = parsed(finished_run), read_metrics(finished_run)
-    scores = html.rows("scores")
-    kinds = ("proxy", "retrain", "prediction")
-    assert scores[1] == ["mIoU", *(f"{metrics[kind]['miou']:.1f}" for kind in kinds)]
-    for row, name in zip(scores[2:5], ("background", "disc", "square"), strict=True):
-        assert row == [name, *(f"{metrics[kind]['iou'][name]:.1f}" for kind in kinds)]
-    assert f"{metrics['prediction']['miou']:.1f}%" in [text for _, text in html.all("dd")]
+    kinds = ("prediction", "retrain", "proxy")
+    classes, details, confusion = html.rows("classes"), html.rows("details"), html.rows("confusion")
+    assert details[1][:4] == ["mean (mIoU)", *(f"{metrics[kind]['miou']:.1f}" for kind in kinds)]
+    best = sorted(("disc", "square"), key=lambda name: -metrics["prediction"]["iou"][name])
+    for row, name in zip(details[2:], ("background", *best), strict=True):
+        assert row[:4] == [name, *(f"{metrics[kind]['iou'][name]:.1f}" for kind in kinds)]
+    assert classes[1][:2] == ["mean (mIoU)", f"{metrics['prediction']['miou']:.1f}"]
+    assert [row[0][: len(name)] for row, name in zip(classes[3:], best, strict=True)] == best
+    assert f"{metrics['prediction']['miou']:.1f}% mIoU" in " ".join(text for _, text in html.all("li"))
     files = [f"{name}.png" for name in (shapes_folder / "val.txt").read_text().split()]
     truth, predictions = shapes_folder / "masks", finished_run / "predictions"
     matrix = sum(confusion_matrix(read_mask(truth / file), read_mask(predictions / file), 3) for file in files)
-    assert scores[6][:2] == ["background", f"{100 * matrix[0, 0] / matrix[0].sum():.1f}"]
-    assert scores[7][:3] == ["disc", *(f"{100 * matrix[1, c] / matrix[1].sum():.1f}" for c in (1, 0))]
-    classes = html.rows("classes")
-    pattern = metrics["patterns"]["disc"]
-    assert classes[1][0].startswith("disc")
-    assert classes[1][1] == str(sum("disc" in line for line in trained_tags(shapes_folder)))
-    assert classes[1][7] == f"{pattern['activation']:+.2f}; {pattern['centre']:+.2f}"
-    assert classes[1][8] == f"{100 * pattern['explained']:.1f}"
+    assert confusion[1][:2] == ["background", f"{100 * matrix[0, 0] / matrix[0].sum():.1f}"]
+    assert confusion[2][:3] == ["disc", *(f"{100 * matrix[1, c] / matrix[1].sum():.1f}" for c in (1, 0))]
+    pattern = metrics["patterns"][best[0]]
+    assert classes[3][3] == str(sum(best[0] in line for line in trained_tags(shapes_folder)))
+    assert details[3][-2] == f"{pattern['activation']:+.2f}; {pattern['centre']:+.2f}"
+    assert details[3][-1] == f"{100 * pattern['explained']:.1f}"
     assert "name: tiny" in next(text for _, text in html.all("pre"))
 
 
@@ -310,7 +313,8 @@ def test_the_gallery_of_a_run(finished_run, shapes_folder):
         samples = {sample.name: sample for sample in load(shapes_folder, split=split).samples}
         shown = [photo for photo in html.photos if photo["set"] == name]
         assert {photo["name"] for photo in shown} == set(samples)
-        assert [photo["doubt"] for photo in shown] == sorted((photo["doubt"] for photo in shown), reverse=True)
+        order = [(photo["look"], photo["doubt"]) for photo in shown]
+        assert order == sorted(order, reverse=True)
         for photo in shown:
             masks = {k: read_mask(finished_run / folder / f"{photo['name']}.png") for k, folder in folders.items()}
             masks["truth"] = read_mask(samples[photo["name"]].mask)
@@ -389,11 +393,12 @@ def test_names_are_escaped(bad_names):
     assert html.all("h1")[0][1] == "<i>run"
     assert {photo["name"] for photo in html.photos} == set(BAD_NAMES)
     assert html.data["names"] == ["background", *BAD_CLASSES]
-    assert [row[0] for row in html.rows("scores")[1:]] == ["mIoU", "background", *BAD_CLASSES]
+    assert [row[0] for row in html.rows("details")[1:]] == ["mean (mIoU)", "background", *BAD_CLASSES]
+    assert "'<i>run'" in html.all("code")[1][1]
     assert [text for attributes, text in html.all("option") if attributes["value"].isdigit()] == list(BAD_CLASSES)
     assert "<u>left out</u>" in [text for _, text in html.all("li")]
     assert "<em>!" in [text for _, text in html.all("p")]
-    assert all("weak sign evidence" in row[0] for row in html.rows("classes")[1:])
+    assert all("weak sign evidence" in row[0] for row in html.rows("classes")[3:])
 
 
 def test_without_truth_and_evaluation_photos(tmp_path):
@@ -401,7 +406,7 @@ def test_without_truth_and_evaluation_photos(tmp_path):
     save_page(tmp_path, [photos], Recipe(), {"proxy": {"miou": None, "iou": None, "images": 0}})
     html = parsed(tmp_path)
     text = " ".join("".join(html.elements[0][2]).split())
-    assert "nobody can say how right these masks are" in text
+    assert "No true masks were given, so there is no score" in text
     assert "evaluation" not in text
     assert "scores" not in [attributes.get("id") for _, attributes, _ in html.elements]
     assert [photo["name"] for photo in html.photos] == ["a", "c", "b"]
@@ -428,12 +433,13 @@ def test_without_retraining_there_is_no_prediction_of_the_training_photos(tmp_pa
     save_page(tmp_path, [photos], Recipe(), {})
     html = parsed(tmp_path)
     assert [(photo["name"], photo["doubt"]) for photo in html.photos] == [("b", 150.0), ("a", 0.0)]
-    assert html.rows("classes")[1] == ["cat", "2", "–", "1", "25.0", "25.0"]
+    assert html.rows("classes")[1] == ["cat", "2", "1"]
+    assert html.rows("details")[1] == ["cat", "25.0", "25.0"]
 
 
 def test_methods_to_compare_are_named(tmp_path):
     photos = make_set(tmp_path, "ab", proxy=lambda n: half(1))
-    for method, says in (("patterns", "varies most"), ("cam", "(CAM)"), ("ddt", "told by DDT"), ("sec", "method SEC")):
+    for method, says in (("patterns", "varies most"), ("cam", "(CAM)"), ("ddt", "DDT"), ("sec", "method SEC")):
         save_page(tmp_path, [photos], load_recipe("fast", method_settings(method)), {})
         assert says in (tmp_path / "report/index.html").read_text("utf-8")
 
@@ -484,7 +490,8 @@ def browser():
 
 
 def errors(browser: Browser) -> list[dict]:
-    return browser.said("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+    said = browser.said("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+    return [one for one in said if one.get("entry", {}).get("level") != "info"]  # such as of a focus
 
 
 def names(browser: Browser) -> list[str]:
@@ -502,8 +509,8 @@ def test_filters_order_and_views(browser, finished_run):
     squares = [photo["name"] for photo in training if 2 in photo["tags"]]
     assert set(names(browser)) >= set(squares)
     assert len(names(browser)) < 11
-    browser.click("[name=missing]")
-    assert set(names(browser)) == {photo["name"] for photo in training if photo["missing"]} & set(names(browser))
+    browser.click("[name=look]")
+    assert set(names(browser)) == {photo["name"] for photo in training if photo["look"]} & set(names(browser))
 
     browser.run("document.querySelector('#tools').reset()")
     browser.click("[name=set][value=evaluation]")
@@ -527,6 +534,54 @@ def test_filters_order_and_views(browser, finished_run):
     assert browser.run(opacity) == pytest.approx(0.65)
     assert browser.run("document.querySelector('output').textContent") == "65%"
     assert errors(browser) == []
+
+
+def test_the_head_of_the_page_and_the_commands(browser, finished_run):
+    page = parsed(finished_run)
+    browser.open(finished_run / "report/index.html", 390, 844)
+    first = [page.photos[place] for place in page.data["first"]]
+    assert len(first) == 3  # every evaluation photo, the least doubtful first
+    assert [photo["doubt"] for photo in first] == sorted(photo["doubt"] for photo in first)
+    pictures = "[...document.querySelectorAll('.strip button')].map((e) => e.title)"
+    assert browser.run(pictures) == [photo["name"] for photo in first]
+    assert browser.run("document.querySelector('.strip').getBoundingClientRect().top") < 844
+    assert browser.run("document.querySelector('nav ul').scrollWidth <= document.querySelector('nav ul').clientWidth")
+    browser.click(".strip button:nth-child(2)")
+    assert browser.run("document.querySelector('dialog[open] h2').textContent") == first[1]["name"]
+    browser.press("Escape")
+    score = "document.querySelector('#classes td.bar').getBoundingClientRect()"
+    assert browser.run(f"{score}.right") < 390  # the score is on a phone's screen
+    assert browser.run(f"{score}.width") > 80
+    needed = [photo for photo in page.photos if photo["look"]]
+    assert needed
+    browser.click(f".answer a[data-look={needed[0]['set']}]")
+    assert set(names(browser)) == {photo["name"] for photo in needed if photo["set"] == needed[0]["set"]}
+    badges = "document.querySelector('article .badges').textContent"
+    assert browser.run(badges).startswith("tag missing: " if needed[0]["missing"] else "masks disagree")
+    browser.click("#export [data-copy]")
+    assert browser.run("document.querySelector('#export code').closest('section').id") == "export"
+    assert errors(browser) == []
+
+
+def test_the_photos_that_need_a_look_are_counted(tmp_path):
+    photos = make_set(
+        tmp_path, "abcd", proxy=lambda n: half(1), prediction=lambda n: [half(1), half(0), half(1)[::-1], half(1)][n]
+    )
+    save_page(tmp_path, [photos], Recipe(), {})
+    html = parsed(tmp_path)
+    said = " ".join(" ".join(text.split()) for _, text in (*html.all("a"), *html.all("li")))
+    assert "2 of 4 photos need a look" in said
+    assert "1 photo misses a tag: no pixel of the mask shows it." in said
+    assert "1 photo shows all tags, but its masks disagree on 50% or more" in said
+    assert re.search(rf"{Recipe().name}, \d{{4}}-\d\d-\d\d – tag2mask report$", html.all("title")[0][1])
+
+
+def test_two_sets_of_one_folder_give_one_notice(tmp_path):
+    photos = make_set(tmp_path, "ab", proxy=lambda n: half(1))
+    data = ImageSet(("cat", "dog"), photos.data.samples, remarks=("2 photos have no tag",))
+    other = PhotoSet("evaluation", data, {"prediction": tmp_path / "proxy"})
+    save_page(tmp_path, [PhotoSet("training", data, photos.folders), other], Recipe(), {})
+    assert [text for _, text in parsed(tmp_path).all("p")].count("2 photos have no tag") == 1
 
 
 def test_enlarging_with_the_keyboard(browser, finished_run):
@@ -560,7 +615,7 @@ def test_nothing_is_fetched(browser, finished_run):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
 def test_it_fits_and_can_be_read(browser, finished_run, width, dark):
     browser.open(finished_run / "report/index.html", width, 800, dark)
     assert browser.run("document.documentElement.scrollWidth") <= width

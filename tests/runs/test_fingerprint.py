@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,8 +71,45 @@ def test_nothing_has_changed(go_on, moved):
     before = written(moved)
     said = go_on()
     assert said.code == 0
-    assert "changed" not in said.err
+    assert "changed" not in said.err.replace(str(moved), "")
+    assert "every stage is done: nothing to do" in said.err
+    assert "stages:" not in said.out
     assert written(moved) == before
+
+
+@pytest.mark.parametrize("lost", ["predictions/p04.png", "proxy/p00.png", "report/index.html", "metrics.json"])
+def test_what_is_missing_of_a_finished_run_is_made_again(go_on, moved, lost):
+    before = (moved / lost).read_bytes()
+    (moved / lost).unlink()
+    said = go_on()
+    assert said.code == 0
+    assert "nothing to do" not in said.err
+    assert "report: done in" in said.err
+    if lost.endswith(".png"):
+        assert (moved / lost).read_bytes() == before
+    assert "nothing to do" in go_on().err
+
+
+def test_a_mask_drawn_over_since_is_scored_and_shown(go_on, moved):
+    write_mask(moved / "predictions/p04.png", np.zeros_like(read_mask(moved / "predictions/p04.png")))
+    os.utime(moved / "predictions/p04.png", (time.time() + 5,) * 2)
+    said = go_on()
+    assert "evaluate: done in" in said.err
+    assert "report: done in" in said.err
+
+
+def test_scores_of_other_truth_are_not_left_by_a_process_that_was_killed(go_on, moved, shapes, monkeypatch):
+    miou = read_metrics(moved)["proxy"]["miou"]
+    write_mask(shapes / "masks/p00.png", np.zeros_like(read_mask(shapes / "masks/p00.png")))
+
+    def killed(run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(STAGES, "estimate", replace(STAGES["estimate"], do=killed))
+        assert go_on().code == 130
+    assert go_on().code == 0
+    assert read_metrics(moved)["proxy"]["miou"] != miou
 
 
 def test_corrected_tags_leave_nothing_old(go_on, moved, shapes):

@@ -367,7 +367,7 @@ def test_the_real_crf_follows_the_photo():
 @pytest.fixture(scope="module")
 def segmenter():
     torch.manual_seed(0)
-    return SegmentationNetwork("resnet10t", ["a", "b"], weights="random").eval()
+    return SegmentationNetwork("test_resnet", ["a", "b"], weights="random").eval()
 
 
 @pytest.mark.parametrize("size", [(50, 70), (1, 300), (33, 20)])

@@ -70,15 +70,15 @@ def count_photos(monkeypatch):
 
 def trained(data, checkpoint, how=HOW, seed=0, masks=None, strict=False):
     torch.manual_seed(3)
-    segmenter = SegmentationNetwork("resnet10t", data.classes, weights="random", tags=how.tag_weight > 0)
+    segmenter = SegmentationNetwork("test_resnet", data.classes, weights="random", tags=how.tag_weight > 0)
     masks = masks or data.samples[0].mask.parent
     train_segmenter(segmenter, data.samples, masks, how, seed=seed, workers=0, checkpoint=checkpoint, strict=strict)
     return segmenter
 
 
-def trained_classifier(data, checkpoint, how, strict=False):
+def trained_classifier(data, checkpoint, how, strict=False, backbone="test_resnet"):
     torch.manual_seed(3)
-    classifier = Classifier(Backbone("resnet10t", output_stride=32, weights="random"), data.classes)
+    classifier = Classifier(Backbone(backbone, output_stride=32, weights="random"), data.classes)
     train_classifier(classifier, data.samples, how, seed=0, workers=0, checkpoint=checkpoint, strict=strict)
     return classifier
 
@@ -172,7 +172,7 @@ def test_a_classifier_learns(data, tmp_path, caplog):
         train="all", size=64, epochs=8, batch_size=5, learning_rate=1e-2, backbone_learning_rate=1e-3, crop=1, colour=0
     )
     single = data.with_samples(tuple(sample for sample in data.samples if len(sample.labels) == 1))
-    classifier = trained_classifier(single, tmp_path / "checkpoint.pt", how)
+    classifier = trained_classifier(single, tmp_path / "checkpoint.pt", how, backbone="resnet10t")
     seen = losses(caplog)
     assert seen[-1] < 0.5 * seen[0]
     photos = TaggedPhotos(single.samples, 2, 64, 1.0, 0.0)
@@ -202,7 +202,7 @@ def test_without_room_on_the_disk_a_frozen_backbone_sees_photos_every_epoch(few,
 
 def test_frozen_modules_do_not_change(data, tmp_path):
     torch.manual_seed(3)
-    before = SegmentationNetwork("resnet10t", data.classes, weights="random").backbone.model
+    before = SegmentationNetwork("test_resnet", data.classes, weights="random").backbone.model
     how = HOW.model_copy(update={"epochs": 1, "train_from": "C41"})
     after = trained(data, tmp_path / "checkpoint.pt", how).backbone.model
     assert torch.equal(before.layer3[0].conv1.weight, after.layer3[0].conv1.weight)
@@ -283,7 +283,7 @@ def test_uncertain_pixels_teach_nothing(data, few, tmp_path):
         write_mask(tmp_path / f"masks/{sample.name}.png", np.full(size, 255, np.uint8))
     how = HOW.model_copy(update={"epochs": 1})
     torch.manual_seed(3)
-    before = SegmentationNetwork("resnet10t", data.classes, weights="random")
+    before = SegmentationNetwork("test_resnet", data.classes, weights="random")
     after = trained(few, tmp_path / "checkpoint.pt", how, masks=tmp_path / "masks")
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
         assert torch.equal(old, new), name

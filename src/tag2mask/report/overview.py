@@ -209,11 +209,17 @@ def _show(axes: Axes, row: OverviewRow, column: str) -> None:
 
 def _legend_entries(rows: Sequence[OverviewRow], columns: Sequence[str], classes: Sequence[str]) -> list[Patch]:
     """Return a patch for every class that some mask shows, and one for uncertain pixels."""
-    masks = [getattr(row, column) for row in rows for column in columns]
-    shown = sorted({int(value) for mask in masks if mask is not None for value in np.unique(mask)} - {0})
+    masks = [(column, getattr(row, column)) for row in rows for column in columns]
+    found = {(column, int(value)) for column, mask in masks if mask is not None for value in np.unique(mask)}
+    shown = sorted({value for _, value in found} - {0})
+    of_truth, of_others = (
+        ("truth", IGNORE) in found,
+        any((column, IGNORE) in found for column in columns if column != "truth"),
+    )
+    ignored = " or ".join([*["uncertain"] * of_others, *["not scored"] * of_truth])
     palette = class_colours() / 255
     return [
-        Patch(facecolor="#dddddd", edgecolor="#5f5f5f", hatch="//////", label="uncertain", linewidth=0)
+        Patch(facecolor="#dddddd", edgecolor="#5f5f5f", hatch="//////", label=ignored, linewidth=0)
         if value == IGNORE
         else Patch(facecolor=tuple(palette[value]), label=_class_name(value, classes))
         for value in shown

@@ -1,13 +1,13 @@
 "use strict";
 (() => {
-  const UNCERTAIN = 255, AT_ONCE = 48;
-  const { names, colours, kinds, photos } = JSON.parse(document.getElementById("data").textContent);
+  const UNCERTAIN = 255, AT_ONCE = 24, MANY = 50;
+  const { names, colours, kinds, photos, first } = JSON.parse(document.getElementById("data").textContent);
   const tools = document.getElementById("tools");
   const cards = document.getElementById("cards");
   const more = document.getElementById("more");
   const count = document.getElementById("count");
   const large = document.getElementById("large");
-  let found = [], shown = 0, opened = 0;
+  let found = [], shown = 0, opened = 0, looked = found;
 
   const element = (tag, properties = {}, ...children) => {
     const made = Object.assign(document.createElement(tag), properties);
@@ -53,12 +53,15 @@
 
   const tiles = (photo) => [tile(photo), ...photo.masks.map((mask) => tile(photo, mask))];
 
-  function why(photo) {
-    const parts = [];
-    const why = photo.masks.some((mask) => mask.kind === "proxy") ? "in doubt" : "differ from the truth";
-    if (photo.pixels !== null) parts.push(`${percent(photo.pixels)} of pixels ${why}`);
-    if (photo.missing.length) parts.push(`not found: ${photo.missing.map(nameOf).join(", ")}`);
-    return parts.join("; ");
+  function badges(photo) {
+    const badge = (text, warns) => element("span", { className: warns ? "badge warns" : "badge", textContent: text });
+    const made = photo.missing.length ? [badge(`tag missing: ${photo.missing.map((label) => nameOf(label)).join(", ")}`, true)] : [];
+    if (photo.pixels !== null) {
+      const has = (kind) => photo.masks.some((mask) => mask.kind === kind);
+      const what = !has("proxy") ? "differs from the truth" : has("prediction") ? "masks disagree" : "uncertain";
+      made.push(badge(`${what} ${photo.pixels.toFixed(0)}%`, photo.pixels >= MANY));
+    }
+    return made;
   }
 
   const shownIn = (mask) => mask.regions.map(([value]) => value).filter((value) => value !== UNCERTAIN || mask.kind !== "truth");
@@ -74,11 +77,9 @@
 
   function card(photo, place) {
     const open = element("button", { type: "button", textContent: photo.name, title: "Enlarge" });
-    const doubt = element("p", { className: "doubt" }, photo.doubt === null ? "doubt not known" : `doubt ${photo.doubt.toFixed(0)}`);
     const row = element("div", { className: "tile-row" }, ...tiles(photo));
-    for (const part of [open, row]) part.addEventListener("click", () => enlarge(place));
-    return element("article", {}, element("div", { className: "top" }, element("h3", {}, open), doubt), row,
-      element("p", { className: "why" }, why(photo)), legend(photo));
+    for (const part of [open, row]) part.addEventListener("click", () => enlarge(place, found));
+    return element("article", {}, element("h3", {}, open), element("p", { className: "badges" }, ...badges(photo)), row, legend(photo));
   }
 
   function addCards() {
@@ -93,16 +94,16 @@
     const set = chosen("set"), label = Number(chosen("class")), text = chosen("find").toLowerCase(), order = chosen("order");
     const shows = (photo) => photo.tags.includes(label) || photo.masks.some((mask) => shownIn(mask).includes(label));
     found = photos.filter((photo) => (!set || photo.set === set) && (!label || shows(photo))
-      && (!chosen("missing") || photo.missing.length > 0) && photo.name.toLowerCase().includes(text));
+      && (!chosen("look") || photo.look) && photo.name.toLowerCase().includes(text));
     const byName = (a, b) => (a.name < b.name ? -1 : 1);
     const doubt = (photo, unknown) => photo.doubt ?? unknown;
     found.sort({
-      doubt: (a, b) => doubt(b, -1) - doubt(a, -1) || byName(a, b),
-      sure: (a, b) => doubt(a, 999) - doubt(b, 999) || byName(a, b),
+      doubt: (a, b) => b.look - a.look || doubt(b, -1) - doubt(a, -1) || byName(a, b),
+      sure: (a, b) => a.look - b.look || doubt(a, 999) - doubt(b, 999) || byName(a, b),
       name: byName,
     }[order]);
     const all = photos.filter((photo) => !set || photo.set === set).length;
-    count.textContent = found.length ? `${thousands(found.length)} of ${thousands(all)} photos` : "No photo is like that.";
+    count.textContent = found.length ? `${thousands(found.length)} of ${thousands(all)} photos` : "No photo matches.";
     cards.replaceChildren();
     cards.dataset.tiles = 1 + Math.max(0, ...found.map((photo) => photo.masks.length));
     shown = 0;
@@ -127,14 +128,15 @@
     return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
   }
 
-  function enlarge(place) {
-    opened = Math.max(0, Math.min(found.length - 1, place));
-    const photo = found[opened];
+  function enlarge(place, list = looked) {
+    looked = list;
+    opened = Math.max(0, Math.min(looked.length - 1, place));
+    const photo = looked[opened];
     large.querySelector("h2").textContent = photo.name;
     large.querySelector(".large-tiles").replaceChildren(...tiles(photo));
-    large.querySelector(".why").textContent = [photo.doubt === null ? "" : `Doubt ${photo.doubt.toFixed(0)}`, why(photo)].filter(Boolean).join(": ");
+    large.querySelector(".badges").replaceChildren(...badges(photo));
     large.querySelector(".large-shares").replaceChildren(shares(photo));
-    large.querySelector(".between span").textContent = `${thousands(opened + 1)} of ${thousands(found.length)}`;
+    large.querySelector(".between span").textContent = `${thousands(opened + 1)} of ${thousands(looked.length)}`;
     if (!large.open) large.showModal();
     large.scrollTop = 0;
   }
@@ -151,13 +153,33 @@
   tools.addEventListener("submit", (event) => event.preventDefault());
   tools.addEventListener("input", (event) => (["view", "strength"].includes(event.target.name) ? look() : search()));
   more.addEventListener("click", addCards);
-  document.querySelectorAll("[data-class], [data-missing]").forEach((link) => link.addEventListener("click", () => {
+  document.querySelectorAll("[data-class], [data-look]").forEach((link) => link.addEventListener("click", () => {
     tools.reset();
+    if (tools.elements.set) tools.elements.set.value = link.dataset.look ?? photos[0].set;
     tools.elements.class.value = link.dataset.class ?? "";
-    tools.elements.missing.checked = "missing" in link.dataset;
+    tools.elements.look.checked = "look" in link.dataset;
     look();
     search();
   }));
+  document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", async () => {
+    const code = button.parentElement.querySelector("code");
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+    } catch {
+      getSelection().selectAllChildren(code);
+      document.execCommand("copy");
+    }
+    button.textContent = "Copied";
+  }));
+
+  const head = document.getElementById("first"), best = first.map((place) => photos[place]);
+  best.forEach((photo, place) => {
+    const mask = photo.masks.find((mask) => mask.kind === "prediction") ?? photo.masks[0];
+    const open = element("button", { type: "button", title: photo.name }, tile(photo, mask));
+    open.addEventListener("click", () => enlarge(place, best));
+    head.querySelector(".strip").append(open);
+  });
+  head.hidden = !best.length;
   tools.hidden = false;
   look();
   search();

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from importlib import resources
 from importlib.metadata import version
 from io import BytesIO
@@ -27,7 +29,7 @@ from tag2mask.names import IGNORE
 from tag2mask.patterns.orientation import WEAK
 from tag2mask.progress import duration, track
 from tag2mask.report.colours import class_colours, stripes
-from tag2mask.report.survey import Doubt, Mask, PhotoSet, Tally, regions, survey
+from tag2mask.report.survey import LOOK, Doubt, Mask, PhotoSet, Tally, regions, survey
 from tag2mask.scoring import Scores
 from tag2mask.threads import map_ahead
 
@@ -39,6 +41,9 @@ PHOTO_BYTES = 8000
 
 MOST_PHOTOS = 1000
 """Of more photos the page shows a part."""
+
+FIRST = 8
+"""Masks at the head of the page."""
 
 KINDS = {"proxy": "Proxy mask", "prediction": "Prediction", "truth": "Truth"}
 
@@ -67,10 +72,13 @@ def save_page(out: Path, sets: Sequence[PhotoSet], recipe: Recipe, metrics: Scor
         chosen = choose(ranked, len(ranked) * min(total, MOST_PHOTOS) // max(1, total))
         entries = list(_entries(photos, chosen, strict))
         gallery += entries
-        about.append(_about(photos, tally, len(ranked), len(entries)))
+        about.append(_about(photos, tally, [doubt for _, doubt in ranked], len(entries)))
+    scores = _score_columns(about, metrics)
     kinds = {mask["kind"] for entry in gallery for mask in entry["masks"]}
     page = _render(
         name=out.resolve().name,
+        quoted=shlex.quote(out.resolve().name),
+        made=datetime.now(),
         version=version("tag2mask"),
         recipe=recipe,
         method=load_method(recipe.proxy.method).title,
@@ -79,12 +87,15 @@ def save_page(out: Path, sets: Sequence[PhotoSet], recipe: Recipe, metrics: Scor
         sets=about,
         names=["background", *classes],
         colours=[f"#{bytes(colour).hex()}" for colour in class_colours()[: len(classes) + 1]],
-        classes=_class_rows(classes, surveys[0][0], metrics.get("patterns") or {}),
-        scores=_score_columns(about, metrics),
+        classes=_class_rows(classes, surveys[0][0], metrics.get("patterns") or {}, scores),
+        scores=scores,
         confusion=_confusion(surveys[-1][0].confusion),
         kinds={kind: title for kind, title in KINDS.items() if kind in kinds},
         weak=WEAK,
+        look=LOOK,
+        remarks=list(dict.fromkeys(remark for photos in about for remark in photos["remarks"])),
         gallery=gallery,
+        first=_spread([place for place, entry in enumerate(gallery) if entry["set"] == about[-1]["name"]]),
     )
     write_bytes(out / "report" / "index.html", page.encode("utf-8", "replace"))
 
@@ -98,6 +109,12 @@ def choose(ranked: Sequence[Any], count: int) -> list[Any]:
     first = count // 2 if count < len(ranked) else len(ranked)
     rest, places = ranked[first:], count - first
     return [*ranked[:first], *(rest[place * len(rest) // places] for place in range(places))]
+
+
+def _spread(places: list[int]) -> list[int]:
+    """Return places of the gallery for the head of the page: from the least doubtful photo to the most, evenly."""
+    count = min(FIRST, len(places))
+    return [places[-1 - step * (len(places) - 1) // max(1, count - 1)] for step in range(count)]
 
 
 def photo_thumbnail(photo: npt.NDArray[np.uint8]) -> tuple[bytes, tuple[int, int]]:
@@ -145,22 +162,23 @@ def _entries(photos: PhotoSet, chosen: Sequence[tuple[Sample, Doubt]], strict: b
         ]
         return place, {
             "name": sample.name, "set": photos.name, "tags": sample.labels, "size": size, "missing": doubt.missing,
-            "doubt": _percent(doubt.total), "pixels": _percent(doubt.pixels and 100 * doubt.pixels),
-            "photo": _data_uri(photo, "webp"), "masks": masks,
+            "look": doubt.needs_look, "doubt": _percent(doubt.total),
+            "pixels": _percent(doubt.pixels and 100 * doubt.pixels), "photo": _data_uri(photo, "webp"), "masks": masks,
         }  # fmt: skip
 
     drawn = track(map_ahead(draw, enumerate(chosen)), len(chosen), f"{photos.name} photos")
     yield from (entry for _, entry in keep_readable(drawn, strict))
 
 
-def _about(photos: PhotoSet, tally: Tally, masked: int, shown: int) -> dict[str, Any]:
+def _about(photos: PhotoSet, tally: Tally, doubts: Sequence[Doubt], shown: int) -> dict[str, Any]:
     """Return what the page says of a set of photos as a whole."""
     tags = [len(sample.labels) for sample in photos.data.samples]
     compared = tally.agreement.sum()
     return {
         "name": photos.name,
         "photos": len(tags),
-        "masked": masked,
+        "masked": len(doubts),
+        "look": sum(doubt.needs_look for doubt in doubts),
         "shown": shown,
         "tags": {"one tag": tags.count(1), "several": sum(count > 1 for count in tags), "none": tags.count(0)},
         "labels_from": PurePath(photos.data.labels_from).name,
@@ -172,8 +190,10 @@ def _about(photos: PhotoSet, tally: Tally, masked: int, shown: int) -> dict[str,
     }
 
 
-def _class_rows(classes: Sequence[str], tally: Tally, patterns: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return for each class the figures that need no truth."""
+def _class_rows(
+    classes: Sequence[str], tally: Tally, patterns: dict[str, Any], scores: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the figures of each class, the best first: by score where there is truth, else by agreement."""
     agreement, uncertain = 100 * iou(tally.agreement), tally.mean(tally.uncertain)
     rows = []
     for label, name in enumerate(classes, 1):
@@ -182,6 +202,7 @@ def _class_rows(classes: Sequence[str], tally: Tally, patterns: dict[str, Any]) 
             "label": label,
             "photos": int(tally.photos[label]),
             "missing": int(tally.missing[label]),
+            "score": scores[-1]["iou"].get(name) if scores else None,
             "activation": pattern.get("activation"),
             "centre": pattern.get("centre"),
             "explained": _percent(100 * pattern["explained"]) if "explained" in pattern else None,
@@ -189,18 +210,24 @@ def _class_rows(classes: Sequence[str], tally: Tally, patterns: dict[str, Any]) 
             "uncertain": _percent(uncertain[label]),
             "agreement": _percent(agreement[label]),
         }
-        rows.append(row | {"notes": _notes(row)})
-    return rows
+        rows.append(row | {"notes": _notes(row, scores[-1]["miou"] if scores else None)})
+    by = "score" if scores else "agreement"
+    return sorted(rows, key=lambda row: -1.0 if row[by] is None else row[by], reverse=True)
 
 
-def _notes(row: dict[str, Any]) -> list[str]:
+def _notes(row: dict[str, Any], mean: float | None) -> list[str]:
+    """Return why a class is weak, in a few words each."""
     notes = []
-    if row["activation"] is not None and row["activation"] < WEAK:
-        notes.append("weak sign evidence: look at its masks")
-    elif row["centre"] is not None and row["centre"] < 0:
-        notes.append("sign evidence disagrees: look at its masks")
+    if mean is not None and row["score"] is not None and 2 * row["score"] < mean:
+        notes.append("less than half the mean score")
+    if mean is None and row["agreement"] is not None and row["agreement"] < 100 * LOOK:
+        notes.append("masks disagree")
     if 2 * row["missing"] > row["photos"]:
-        notes.append("not found in most of its photos")
+        notes.append("tag missing in most photos")
+    if row["activation"] is not None and row["activation"] < WEAK:
+        notes.append("weak sign evidence")
+    elif row["centre"] is not None and row["centre"] < 0:
+        notes.append("sign evidence disagrees")
     return notes
 
 

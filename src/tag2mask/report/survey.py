@@ -19,6 +19,9 @@ from tag2mask.threads import map_ahead
 
 Mask = npt.NDArray[np.uint8]
 
+LOOK = 0.5
+"""Share of a photo's pixels in doubt from which it needs a look."""
+
 NAMED = 0.01
 """Share of a picture from which a region's name is written on it."""
 
@@ -69,32 +72,49 @@ class Doubt:
     missing: tuple[int, ...]
     total: float | None
 
+    @property
+    def needs_look(self) -> bool:
+        """Whether a person should look at the photo: a tag is missing, or half of the pixels or more are in doubt."""
+        return bool(self.missing) or (self.pixels or 0.0) >= LOOK
+
 
 def doubt_of(labels: Sequence[int], masks: dict[str, Mask]) -> Doubt:
-    r"""Return a photo's doubt: the share of its pixels in doubt plus the share of its tags not found, in percent.
+    r"""Return a photo's doubt: the share of pixels in doubt plus the share of tags not found, in percent.
 
-    $100 \left(\frac{|P|}{N} + \frac{|M|}{|C|}\right)$, where P are the pixels whose proxy mask is uncertain or
-    differs from the prediction (without a proxy mask: whose prediction differs from the truth) among the N that
-    are compared, C the image-level labels and M those of them that the prediction does not show.
+    $100 \left(\frac{|P|}{|F|} + \frac{|M|}{|C|}\right)$, where F are the pixels that show a class in the proxy mask or
+    the prediction, P those of them that differ and are certain in the proxy mask, C the image-level labels and M those
+    of them that the prediction does not show. Without a proxy mask the truth takes its place, without its pixels of
+    255. With a proxy mask alone, P are its uncertain pixels and F all pixels.
 
     Args:
         labels: image-level labels, 1..C; empty where they are not known.
         masks: uint8 H x W by kind (``proxy``, ``prediction``, ``truth``), of one size.
 
-    >>> proxy, prediction = np.array([[0, 1, 1, 255]]), np.array([[0, 1, 0, 0]])
+    >>> proxy, prediction = np.array([[0, 1, 1, 255, 0]]), np.array([[0, 1, 0, 1, 1]])
     >>> doubt_of([1, 2], {"proxy": proxy, "prediction": prediction})
     Doubt(pixels=0.5, missing=(2,), total=100.0)
     """
     shown = masks["prediction"] if "prediction" in masks else masks["proxy"]
     pixels = None
-    if "proxy" in masks:
-        pixels = float(np.mean((masks["proxy"] == IGNORE) | (masks["proxy"] != shown)))
-    elif "truth" in masks and (masks["truth"] != IGNORE).any():
-        pixels = float(np.mean((masks["truth"] != shown)[masks["truth"] != IGNORE]))
+    if "prediction" not in masks:
+        pixels = float(np.mean(shown == IGNORE))
+    elif "proxy" in masks:
+        pixels = _differing(masks["proxy"], shown, masks["proxy"] > 0)
+    elif "truth" in masks:
+        pixels = _differing(masks["truth"], shown, (masks["truth"] > 0) & (masks["truth"] != IGNORE))
     missing = tuple(label for label in labels if not (shown == label).any())
     if pixels is None and not labels:
         return Doubt(None, (), None)
     return Doubt(pixels, missing, 100 * ((pixels or 0.0) + len(missing) / max(1, len(labels))))
+
+
+def _differing(mask: Mask, prediction: Mask, shows: npt.NDArray[np.bool_]) -> float | None:
+    """Return the share that differs of the pixels that show a class in either mask; None where all are 255."""
+    certain = mask != IGNORE
+    if not certain.any():
+        return None
+    either = shows | (certain & (prediction > 0))
+    return float((certain & (mask != prediction))[either].mean()) if either.any() else 0.0
 
 
 class Tally:
@@ -138,14 +158,14 @@ class Tally:
 
 
 def survey(photos: PhotoSet) -> tuple[Tally, list[tuple[Sample, Doubt]]]:
-    """Read every mask once; return the sums, and the photos that have masks, the most doubtful first."""
+    """Read every mask once; return the sums, and the photos that have masks, first those that need a look."""
     tally, ranked = Tally(len(photos.data.classes), photos.folders), []
     looks = map_ahead(lambda sample: _look(photos, sample), photos.data.samples)
     for sample, masks, doubt in track(looks, len(photos.data), f"{photos.name} masks"):
         if doubt is not None:
             tally.add(sample.labels, masks, doubt)
             ranked.append((sample, doubt))
-    ranked.sort(key=lambda item: -1.0 if item[1].total is None else item[1].total, reverse=True)
+    ranked.sort(key=lambda item: (item[1].needs_look, -1.0 if item[1].total is None else item[1].total), reverse=True)
     return tally, ranked
 
 

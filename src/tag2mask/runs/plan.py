@@ -27,7 +27,8 @@ def plan(run: Run) -> str:
         lines.append(f"evaluation: {len(run.evaluation)} photos of {run.source.eval_split}")
         lines += run.evaluation.remarks
     lines.append(f"recipe {run.recipe.name}, backbone {run.recipe.backbone.name}, on {run.device}")
-    lines.append(f"stages: {', '.join(stages_to_do(run))}; roughly {duration(estimate_seconds(run))} on this machine")
+    if todo := stages_to_do(run):
+        lines.append(f"stages: {', '.join(todo)}; roughly {duration(estimate_seconds(run))} on this machine")
     return "\n".join(lines)
 
 

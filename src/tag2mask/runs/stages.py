@@ -81,7 +81,7 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage(
             StageName.CLASSIFY,
-            "Train the classifier on the tags and measure its mean average precision.",
+            "Train a classifier to recognise the tags.",
             classify,
             files=lambda run: [run.classifier_file],
             checkpoints=lambda run: [checkpoint_of(run.classifier_file)],
@@ -89,7 +89,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             StageName.DISCOVER,
-            "Find the class patterns and the evidence for their signs.",
+            "Find the pattern of each class.",
             find_patterns,
             files=lambda run: sorted({*run.patterns_files, *run.out.glob("patterns-*.safetensors")}),
             folders=lambda run: [run.out / "report" / "patterns"],
@@ -98,21 +98,21 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             StageName.ESTIMATE,
-            "Write the training photos' proxy masks.",
+            "Draw the first masks (proxy masks) of the training photos.",
             estimate,
             folders=lambda run: [run.out / "proxy"],
             repeats=True,
         ),
         Stage(
             StageName.SEGMENT,
-            "Train the segmenter on the proxy masks.",
+            "Train the segmenter on the first masks.",
             segment,
             files=lambda run: [run.segmenter_after(0)],
             checkpoints=lambda run: [checkpoint_of(run.segmenter_after(0))],
         ),
         Stage(
             StageName.RETRAIN,
-            "Predict the training photos and train another segmenter on that.",
+            "Predict better masks of the training photos and train a new segmenter on them.",
             retrain,
             files=lambda run: [run.segmenter_after(rounds) for rounds in run.rounds],
             folders=lambda run: [run.masks_of_round(rounds) for rounds in run.rounds],
@@ -121,21 +121,21 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             StageName.PREDICT,
-            "Predict the evaluation photos with the last segmenter.",
+            "Predict the final masks.",
             predict,
             folders=lambda run: [run.out / "predictions"],
             repeats=True,
         ),
         Stage(
             StageName.EVALUATE,
-            "Score the masks where truth exists.",
+            "Score the masks against true masks, if there are any.",
             evaluate,
             metrics=("proxy", "retrain", "prediction"),
             repeats=True,
         ),
         Stage(
             StageName.REPORT,
-            "Write the report page and the overview.",
+            "Write the report page.",
             report,
             files=lambda run: [run.out / "report" / "index.html", run.out / "report" / "overview.png"],
             repeats=True,
@@ -173,7 +173,11 @@ def run_stages(run: Run, until: str = StageName.REPORT) -> Scores:
     """
     last = find_stage(until)
     with locked(run.out):
+        finished = of_main(not stages_to_do(run, until))
         take_up(run)
+        if finished:
+            log.info("every stage is done: nothing to do; tag2mask STAGE %s does a stage again", run.out)
+            return read_metrics(run.out)
         for stage in STAGES.values():
             if not of_main(stage.is_done(run)):
                 started = time.monotonic()
@@ -248,19 +252,46 @@ def _remove_stale(run: Run) -> None:
         stage.remove(run)
     for name in changes.stale:
         (run.out / "predictions" / f"{name}.png").unlink(missing_ok=True)
+    for name in (StageName.EVALUATE, StageName.REPORT):  # else a process killed here would leave old scores
+        STAGES[name].remove(run)
     if changes.evaluated:
         run.forget("classifier")  # its mean average precision is of the evaluation photos: it is measured again
 
 
-def stages_to_do(run: Run) -> list[str]:
-    """Return the names of the stages that `run_stages` will do."""
+def stages_to_do(run: Run, until: str = StageName.REPORT) -> list[str]:
+    """Return the names of the stages up to ``until`` that `run_stages` will do; none where all of them are complete."""
     changes = run.changes if not run.keep else None
+    stages = list(STAGES.values())[: list(STAGES).index(until) + 1]
+    if not run.changes.said and _are_complete(run, stages):
+        return []
     return [
-        name
-        for name, stage in STAGES.items()
+        stage.name
+        for stage in stages
         if stage.is_needed(run)
         and (
             not stage.is_done(run)
-            or (changes is not None and (changes.training or (changes.evaluated and name == StageName.CLASSIFY)))
+            or (changes is not None and (changes.training or (changes.evaluated and stage.name == StageName.CLASSIFY)))
         )
     ]
+
+
+def _are_complete(run: Run, stages: Sequence[Stage]) -> bool:
+    """Return whether all that the stages write is there, every photo's mask too, and none is newer than the report."""
+    needed = {stage.name: stage for stage in stages if stage.is_needed(run)}
+    models = [file for name, stage in needed.items() for file in stage.files(run) if name != StageName.REPORT]
+    masks = [run.out / "proxy" / f"{sample.name}.png" for sample in run.train if StageName.ESTIMATE in needed]
+    masks += [
+        run.out / "predictions" / f"{sample.name}.png" for sample in run.evaluation if StageName.PREDICT in needed
+    ]
+    figures = {name for stage in needed.values() for name in stage.metrics} - ({"retrain"} if not run.rounds else set())
+    if not (all(file.exists() for file in (*models, *masks)) and figures <= set(read_metrics(run.out))):
+        return False
+    if StageName.REPORT not in needed:
+        return StageName.EVALUATE not in needed  # whether scores are of these masks is seen by the report's time
+    page = needed[StageName.REPORT].files(run)
+    made_from = (*models, *masks, *run.retrain_masks.rglob("*.png"))
+    return all(file.exists() for file in page) and max(map(_time, made_from)) <= min(map(_time, page))
+
+
+def _time(file: Path) -> int:
+    return file.stat().st_mtime_ns
