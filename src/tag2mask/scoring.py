@@ -51,11 +51,14 @@ class ClassifierScores(_Part):
 
     Attributes:
         map: mean average precision over the classes; None where none can be measured.
+        accuracy: share of the tags that are among a photo's k likeliest classes, k being its number of tags
+            (`tag2mask.metrics.label_accuracy`); None for a single class.
         ap: average precision by class; None for a class without a photo.
         images: photos scored.
     """
 
     map: Percent = None
+    accuracy: Percent = None
     ap: dict[str, Percent] = {}
     images: NonNegativeInt = 0
 
