@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tag2mask.methods.base import PUBLISHED, Features, Method, Network
 
-SEEDS = ("proxy.cam_thresholds=[0.05, 0.2]", "proxy.crf=none", "segmenter.crop=1", "segmenter.retrain=0")
+SEEDS = ("proxy.cam_thresholds=[0.05, 0.2]", "proxy.crf=none", "segmenter.crop=1")
 """What seeds that grow in training need: room between the classes and the background, whole photos."""
 
 
