@@ -340,7 +340,7 @@ def test_figure_4_shows_the_proxy_masks_of_the_three_runs(make, monkeypatch, pap
     assert classes == ("disc", "square")
     for name, row in zip(("p10", "p02"), rows, strict=True):
         files = [shapes_folder / f"masks/{name}.png", *(paper_folder / f"{c}/proxy/{name}.png" for c in LAYERS)]
-        for mask, file in zip(row.masks, files, strict=True):
+        for mask, file in zip([row.truth, *row.masks], files, strict=True):
             np.testing.assert_array_equal(mask, read_mask(file))
 
 
@@ -348,8 +348,62 @@ def test_figure_5_shows_the_predictions_of_the_retrained_segmenter(make, monkeyp
     rows, _ = drawn(monkeypatch, make, "figure5", "--class", "disc")
     assert len(rows) == 2
     for name, row in zip(("p04", "p13"), rows, strict=True):
-        for mask, folder in zip(row.masks, (shapes_folder / "masks", paper_folder / "C41/predictions"), strict=True):
+        for mask, folder in zip(
+            [row.truth, *row.masks], (shapes_folder / "masks", paper_folder / "C41/predictions"), strict=True
+        ):
             np.testing.assert_array_equal(mask, read_mask(folder / f"{name}.png"))
+
+
+def test_figure_4_shows_photos_of_one_class_first(make, monkeypatch):
+    monkeypatch.setattr(module, "ROWS", 11)  # all photos
+    rows, _ = drawn(monkeypatch, make, "figure4")
+    several = [len(np.unique(row.truth)) > 2 for row in rows]
+    assert several == sorted(several)
+    assert any(several)
+
+
+def test_255_is_void_in_a_truth_and_uncertain_in_a_mask():
+    plain, ignored = np.zeros((2, 2), np.uint8), np.full((2, 2), 255, np.uint8)
+    photo = np.zeros((2, 2, 3), np.uint8)
+
+    def names(truth, mask):
+        return [patch.get_label() for patch in figures._legend([figures.Row(photo, truth, [mask])], ["dog"])]
+
+    assert names(plain, plain) == ["background"]
+    assert names(ignored, plain) == ["background", "void"]
+    assert names(None, ignored) == ["uncertain"]
+    assert names(plain, ignored) == ["background", "uncertain"]
+    assert names(ignored, ignored) == ["void (truth), uncertain (masks)"]
+
+
+def test_figure_1_has_one_colour_for_a_class_in_all_panels(make, monkeypatch):
+    """Dots, seeds and our mask; the panels have letters."""
+    saved = []
+    save = figures._save
+    monkeypatch.setattr(figures, "_save", lambda figure, stem: saved.append(figure) or save(figure, stem))
+    make("figure1", "--class", "square", "--photo", "p10")
+    (figure,) = saved
+    assert [axes.get_title()[:3] for axes in figure.axes] == ["(a)", "(b)", "(c)", "(d)", "(e)", "(f)", "(g)"]
+    legend = {
+        text.get_text(): patch.get_facecolor()
+        for text, patch in zip(figure.legends[0].get_texts(), figure.legends[0].get_patches(), strict=True)
+    }
+    assert {"background", "square", "another class"} <= set(legend)
+    colours = {tuple((255 * np.array(colour[:3])).round().astype(int).tolist()) for colour in legend.values()}
+    for axes in figure.axes[5:]:
+        assert {tuple(pixel) for pixel in axes.images[0].get_array().reshape(-1, 3).tolist()} <= colours
+    dots = {tuple(colour[:3]) for axes in figure.axes[:3] for colour in axes.collections[0].get_facecolors().tolist()}
+    assert dots <= {colour[:3] for colour in legend.values()}
+
+
+@pytest.mark.parametrize(("components", "first", "last"), [(50, [1, 10], 50), (5, [1, 2], 5), (11, [1, 10], 10)])
+def test_figure_3_begins_at_component_1(monkeypatch, tmp_path, components, first, last):
+    saved = []
+    monkeypatch.setattr(figures, "_save", lambda figure, stem: saved.append(figure) or [])
+    figures.save_spectrum(np.linspace(9, 1, components, dtype=np.float32), "dog", tmp_path / "figure3")
+    ticks, (low, high) = saved[0].axes[0].get_xticks().tolist(), saved[0].axes[0].get_xlim()
+    assert (ticks[:2], ticks[-1]) == (first, last)
+    assert 0 < low <= 1 < components <= high
 
 
 def test_photos_to_draw_are_of_many_classes(shapes_folder):
@@ -385,14 +439,14 @@ def test_figure_1_draws_the_scores_of_equation_3(paper_folder, shapes_folder):
 def test_masks_are_drawn_in_the_colours_of_voc(tmp_path):
     photo, mask = np.full((60, 80, 3), 200, np.uint8), np.full((60, 80), 15, np.uint8)
     files = figures.save_masks(
-        [figures.Row(photo, [mask, None])], ["a", "b", "c"], VOC_CLASSES, figures.COLUMN, tmp_path / "x"
+        [figures.Row(photo, None, [mask])], ["a", "b", "c"], VOC_CLASSES, figures.COLUMN, tmp_path / "x"
     )
     assert [file.name for file in files] == ["x.pdf", "x.png"]
     with Image.open(tmp_path / "x.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     middle = pixels[round(0.4 * len(pixels))]
     assert middle[len(middle) // 6].tolist() == [200, 200, 200]
-    assert middle[len(middle) // 2].tolist() == voc_palette()[15].tolist()
+    assert middle[5 * len(middle) // 6].tolist() == voc_palette()[15].tolist()
 
 
 def test_a_file_in_two_places(tmp_path, monkeypatch):

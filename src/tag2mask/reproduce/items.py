@@ -16,11 +16,12 @@ from tag2mask.data import Sample, read_mask
 from tag2mask.data.loading import as_tensor, read_ahead, square
 from tag2mask.data.readers.voc import VOC_CLASSES
 from tag2mask.files import write_text
-from tag2mask.methods.cam import normalised_cam
+from tag2mask.methods.cam import SEED_SHARES, normalised_cam
+from tag2mask.names import Conflict
 from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier
 from tag2mask.patterns import ClassPatterns
-from tag2mask.proxy import resize_scores
+from tag2mask.proxy import assign, resize_scores
 from tag2mask.reproduce import figures, tables
 from tag2mask.reproduce import published as paper
 from tag2mask.reproduce.components import class_dots
@@ -107,10 +108,13 @@ def _figure1(study: Study) -> Reproduced:
     photo = sample.read()
     scores, activation = _look(run, classifier, patterns, photo)
     mask = estimate_mask(photo, scores["C41"], sample.labels, run.recipe)
-    cam = resize_scores(activation[study.label - 1 :][:1], *photo.shape[:2])[0]
+    activations = resize_scores(activation[[label - 1 for label in sample.labels]], *photo.shape[:2])
+    background, threshold = SEED_SHARES
+    seeds = assign(activations, sample.labels, threshold=threshold, conflict=Conflict.STRONGEST, background=background)
+    looks = figures.Looks(photo, activations[sample.labels.index(study.label)], seeds, mask)
     dots = class_dots(classifier, run.train, patterns, study.label)
     name = run.train.classes[study.label - 1]
-    files = figures.save_features(dots, name, photo, cam, mask, study.out / study.item)
+    files = figures.save_features(dots, name, study.label, looks, study.out / study.item)
     shares = "; ".join(f"{d.layer} {100 * d.explained[0]:.1f}% and {100 * d.explained[1]:.1f}%" for d in dots)
     return Reproduced(f"'{name}', variance explained by the two components: {shares}", files)
 
@@ -133,14 +137,14 @@ def _figure4(study: Study) -> Reproduced:
     for sample, photo in read_ahead(study.photos, 0, run.strict):
         scores, _ = _look(run, classifier, patterns, photo)
         masks = [estimate_mask(photo, scores[layer], sample.labels, run.recipe) for layer in LAYERS]
-        rows.append(figures.Row(photo, [run.train.truth(sample), *masks]))
+        rows.append(figures.Row(photo, run.train.truth(sample), masks))
     return _save_masks(study, rows, ("photo", "truth", *LAYERS), figures.PAGE)
 
 
 def _figure5(study: Study) -> Reproduced:
     run = study.runs["C41"]
     rows = [
-        figures.Row(photo, [run.evaluation.truth(sample), read_mask(run.out / "predictions" / f"{sample.name}.png")])
+        figures.Row(photo, run.evaluation.truth(sample), [read_mask(run.out / "predictions" / f"{sample.name}.png")])
         for sample, photo in read_ahead(study.photos, 0, run.strict)
     ]
     return _save_masks(study, rows, ("photo", "truth", "prediction"), figures.COLUMN)
