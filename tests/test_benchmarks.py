@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,3 +61,28 @@ def test_all_switches_of_the_ablation_together_are_balanced(load_benchmark):
     assert len({row.model_dump_json() for row in rows}) == len(rows)
     unused = {"name": True, "segmenter": {"backbone_learning_rate"}}  # the backbone is frozen
     assert rows[-1].model_dump(exclude=unused) == load_recipe("balanced").model_dump(exclude=unused)
+
+
+def test_the_pattern_of_some_photos_beside_that_of_all(load_benchmark, shapes_folder, tmp_path, monkeypatch, capsys):
+    script, file = load_benchmark("subset_size"), tmp_path / "rows.json"
+    small = ["--set", "backbone={name: resnet10t, weights: random}", "--set", "patterns.size=64", "--set", "workers=0"]
+    monkeypatch.setattr(
+        sys, "argv", ["subset_size.py", str(shapes_folder), *small, "--sizes", "2", "8", "--json", str(file)]
+    )
+    script.main()
+    rows = json.loads(file.read_text("utf-8"))
+    assert [(row["class"], row["photos"], list(row["cosine"])) for row in rows] == [
+        ("disc", 9, ["2", "8"]),
+        ("square", 9, ["2", "8"]),
+    ]
+    assert all(0 < row["cosine"]["2"] <= 1 and row["cosine"]["8"] > 0.95 for row in rows)
+    assert "disc" in capsys.readouterr().out
+
+
+def test_the_pattern_is_the_leading_component(load_benchmark):
+    gathered, random = load_benchmark("subset_size").Gathered(), np.random.default_rng(0)
+    descriptors = random.standard_normal((60, 5)) * [1, 1, 6, 1, 1] + 3
+    for part in np.split(descriptors, 3):
+        gathered.add(part)
+    component = np.linalg.svd(descriptors - descriptors.mean(0))[2][0]
+    assert abs(gathered.pattern() @ component) == pytest.approx(1)
