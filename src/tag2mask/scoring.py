@@ -1,4 +1,4 @@
-"""Scores of folders of mask files (METHOD 8)."""
+"""Scores of folders of mask files."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class RunScores(_Part, extra="allow"):
 
 
 def score_set(data: ImageSet, masks: Path) -> Scores:
-    """Score a folder of masks against the truth of an image set (METHOD 8), shared among the processes at work.
+    """Score a folder of masks against the truth of an image set, shared among the processes at work.
 
     Returns:
         ``miou`` in percent, ``iou`` per class in percent, ``images`` scored; None where there is no truth.
