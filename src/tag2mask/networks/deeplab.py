@@ -103,6 +103,8 @@ class SegmentationNetwork(nn.Module):
             "output_stride": self.backbone.output_stride,
             "tags": self.tags is not None,
         }
+        if self.head_name == Head.LARGEFOV:
+            about["as_deeplab"] = True
         save_tensors(file, self.state_dict(), "a segmenter", about)
 
     @classmethod
@@ -115,6 +117,8 @@ class SegmentationNetwork(nn.Module):
         tensors, about = load_tensors(file, "a segmenter")
         with refusing(file):
             check_network(about["backbone"], tensors, file)
+            if not about.pop("as_deeplab", about["head"] != Head.LARGEFOV):  # the same weights would predict otherwise
+                raise WeightsError(f"{file} is of an earlier LargeFOV; delete it to train again")
             segmenter = cls(**about, weights="random")
             load_weights(segmenter, tensors, str(file))
         return segmenter.eval()
