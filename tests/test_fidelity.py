@@ -121,7 +121,11 @@ def layers_of(module):
             assert layer.padding[0] == layer.dilation[0] * (layer.kernel_size[0] // 2)
             described.append((layer.in_channels, layer.out_channels, layer.kernel_size[0], layer.dilation[0]))
         elif isinstance(layer, nn.MaxPool2d):
+            assert (layer.kernel_size, layer.padding, layer.ceil_mode) == (3, 1, False)
             described.append(("pool", layer.stride))
+        elif isinstance(layer, nn.AvgPool2d):
+            assert (layer.kernel_size, layer.stride, layer.padding, layer.count_include_pad) == (3, 1, 1, True)
+            described.append("average")
         elif isinstance(layer, nn.Dropout):
             described.append(layer.p)
     return described
@@ -136,15 +140,24 @@ def test_vgg16_large_fov():
         (256, 512, 3, 1), (512, 512, 3, 1), (512, 512, 3, 1), ("pool", 1),
         (512, 512, 3, 2), (512, 512, 3, 2), (512, 512, 3, 2), ("pool", 1),
     ]  # fmt: skip
-    assert layers_of(segmenter.head) == [(512, 1024, 3, 12), 0.5, (1024, 1024, 1, 1), 0.5, (1024, 21, 1, 1)]
-    assert segmenter(torch.zeros(1, 3, 328, 328, device="meta")).shape == (1, 21, 41, 41)
+    fully_connected = [(512, 1024, 3, 12), 0.5, (1024, 1024, 1, 1), 0.5, (1024, 21, 1, 1)]
+    assert layers_of(segmenter.head) == ["average", *fully_connected]
+
+
+@pytest.mark.parametrize("network", ["vgg16", "resnet101"])
+def test_the_maps_of_large_fov(network):
+    """As many positions as DeepLab's train.prototxt gives at 32 k - 31 pixels, and 41 at the paper's 328."""
+    segmenter = segmenter_of(load_recipe(f"luo2020-voc-{network}"))
+    for side, positions in ((241, 31), (321, 41), (328, 41), (401, 51)):
+        maps = segmenter(torch.zeros(1, 3, side, side, device="meta"))
+        assert maps.shape == (1, 21, positions, positions)
 
 
 def test_resnet101_large_fov():
     segmenter = segmenter_of(load_recipe("luo2020-coco-resnet101"), [str(index) for index in range(80)])
-    assert layers_of(segmenter.head) == [(2048, 1024, 3, 12), 0.5, (1024, 1024, 1, 1), 0.5, (1024, 81, 1, 1)]
+    assert layers_of(segmenter.head) == [(2048, 81, 3, 12)]
     for stage, dilation in (("layer1", 1), ("layer2", 1), ("layer3", 2), ("layer4", 4)):
-        _, *blocks = getattr(segmenter.backbone.model, stage)  # the first block turns to the stage's dilation within
+        blocks = getattr(segmenter.backbone.model, stage)
         assert {block.conv2.dilation for block in blocks} == {(dilation, dilation)}
     assert segmenter(torch.zeros(1, 3, 328, 328, device="meta")).shape == (1, 81, 41, 41)
 

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import accuracy_score, average_precision_score
 from sklearn.metrics import confusion_matrix as sklearn_matrix
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from tag2mask.metrics import average_precision, confusion_matrix, iou, mean_iou
+from tag2mask.metrics import average_precision, confusion_matrix, iou, label_accuracy, mean_iou
 
 CLASSES = 5
 VALUES = st.sampled_from([*range(CLASSES), 255])
@@ -106,3 +106,26 @@ def test_average_precision_is_scikit_learns_with_ties(rows):
         assert np.isnan(average_precision(truth, scores))
     else:
         assert average_precision(truth, scores) == pytest.approx(average_precision_score(truth, scores))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_accuracy_of_labels_image_by_image(seed):
+    random = np.random.default_rng(seed)
+    truth, scores = random.random((12, 4)) < 0.4, random.random((12, 4))
+    truth[0, 0] = True
+    found = sum(
+        len(set(np.argsort(-s)[: t.sum()]) & set(np.flatnonzero(t))) for t, s in zip(truth, scores, strict=True)
+    )
+    assert label_accuracy(truth, scores) == pytest.approx(found / truth.sum())
+
+
+def test_the_accuracy_of_one_label_an_image_is_the_usual_one():
+    random = np.random.default_rng(0)
+    labels, scores = random.integers(0, 5, 40), random.random((40, 5))
+    assert label_accuracy(np.eye(5, dtype=bool)[labels], scores) == accuracy_score(labels, scores.argmax(1))
+
+
+def test_the_accuracy_of_labels_where_there_is_nothing_to_tell_apart():
+    assert np.isnan(label_accuracy(np.zeros((3, 2), bool), np.ones((3, 2))))
+    assert np.isnan(label_accuracy(np.ones((3, 1), bool), np.ones((3, 1))))

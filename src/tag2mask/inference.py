@@ -1,4 +1,4 @@
-"""Inference (METHOD 7): scores at several scales averaged at the photo's own size, then a dense CRF."""
+"""Inference: scores at several scales averaged at the photo's own size, then a dense CRF."""
 
 from __future__ import annotations
 

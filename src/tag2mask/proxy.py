@@ -1,4 +1,4 @@
-"""Proxy masks (METHOD 5): from the scores of a photo's classes to one mask, Algorithm 1. Pure functions."""
+"""Proxy masks: from the scores of a photo's classes to one mask (Eq. 3, Algorithm 1). Pure functions."""
 
 from __future__ import annotations
 

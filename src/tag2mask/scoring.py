@@ -1,4 +1,4 @@
-"""Scores of folders of mask files (METHOD 8)."""
+"""Scores of folders of mask files."""
 
 from __future__ import annotations
 
@@ -51,11 +51,14 @@ class ClassifierScores(_Part):
 
     Attributes:
         map: mean average precision over the classes; None where none can be measured.
+        accuracy: share of the tags that are among a photo's k likeliest classes, k being its number of tags
+            (`tag2mask.metrics.label_accuracy`); None for a single class.
         ap: average precision by class; None for a class without a photo.
         images: photos scored.
     """
 
     map: Percent = None
+    accuracy: Percent = None
     ap: dict[str, Percent] = {}
     images: NonNegativeInt = 0
 
@@ -101,7 +104,7 @@ class RunScores(_Part, extra="allow"):
 
 
 def score_set(data: ImageSet, masks: Path) -> Scores:
-    """Score a folder of masks against the truth of an image set (METHOD 8), shared among the processes at work.
+    """Score a folder of masks against the truth of an image set, shared among the processes at work.
 
     Returns:
         ``miou`` in percent, ``iou`` per class in percent, ``images`` scored; None where there is no truth.

@@ -18,7 +18,7 @@ PUBLISHED = {
     "gradcam": CAM,
     "ddt": {"proxy": {"conflict": "ignore", "sharpness": 3}, "segmenter": {"method": "plain"}},
     "sec": {**SEEDS, "segmenter": {"method": "sec", "crop": 1, "retrain": 0}},
-    "dsrg": {**SEEDS, "segmenter": {"method": "dsrg", "crop": 1, "retrain": 0}},
+    "dsrg": {**SEEDS, "segmenter": {"method": "dsrg", "crop": 1, "retrain": 1}},
 }
 WITHOUT_OURS = {
     "proxy": {"threshold": 0, "peak_share": 0, "cam_weight": 0, "activation_weight": 0},

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from torch import nn
 
 from tag2mask.errors import WeightsError
 from tag2mask.networks import backbones
 from tag2mask.networks.backbones import LAST, Backbone, pyramid_layers
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.families import Family, families, family_of
 
 # Network, finest stride of 16 and 32, the modules that are C41, C42 and C43, channels of C41 and of what is pooled.
@@ -161,7 +163,7 @@ def test_every_network_is_of_one_family():
     modules = [module for family in families().values() for module in family.modules]
     assert len(modules) == len(set(modules))
     assert "base" not in families()
-    assert type(family_of("resnet101")) is Family
+    assert type(family_of("densenet121")) is Family
     assert family_of("tf_efficientnet_lite0.in1k") is families()["efficientnet"]
 
 
@@ -183,3 +185,15 @@ def test_a_network_is_described_once():
     for _ in range(2):
         backbones.pyramid_layers("resnet18")
     assert backbones._described.cache_info().misses == 1
+
+
+def test_deeplab_changes_networks_for_its_segmenters_alone():
+    """The features of patterns and classifiers stay those that timm's dilation gives."""
+    plain, changed = (
+        SegmentationNetwork("resnet18", ["a"], head=head, output_stride=8, weights="random").backbone.model
+        for head in ("light", "largefov")
+    )
+    assert [model.layer4[0].conv1.dilation[0] for model in (plain, changed)] == [2, 4]
+    assert [model.layer4[0].conv2.dilation[0] for model in (plain, changed)] == [4, 4]
+    pools = [layer for layer in Backbone("vgg11", weights="random").model.features if isinstance(layer, nn.MaxPool2d)]
+    assert [pool.kernel_size for pool in pools] == [2, 2, 2, 2, 3]

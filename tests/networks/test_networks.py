@@ -375,6 +375,16 @@ def test_segmenter_saved_and_loaded(tmp_path, head, tags):
         assert torch.equal(loaded(SMALL), segmenter(SMALL))
 
 
+def test_a_segmenter_of_an_earlier_large_fov_is_refused(tmp_path):
+    """VGG16's weights fit in both, but the pools differ."""
+    file = tmp_path / "segmenter.safetensors"
+    SegmentationNetwork("vgg11", ["a"], head="largefov", weights="random").save(file)
+    tensors, about = load_tensors(file, "a segmenter")
+    del about["as_deeplab"]
+    save_tensors(file, tensors, "a segmenter", about)
+    refused("delete it to train again", SegmentationNetwork.load, file)
+
+
 def test_a_class_is_as_likely_as_the_photos_tags_allow():
     """Logits differ from those without the tag head by the log-probability of each tag, the same everywhere."""
     torch.manual_seed(0)

@@ -116,11 +116,13 @@ def test_the_constraints_gradient_reaches_the_network_alone():
 
 @pytest.mark.parametrize("times", [1, 4])
 def test_refining_is_the_crf_on_the_shrunk_image(times):
+    """Distances in pixels are those of a map of 41 x 41, scaled to this one of 12 x 10."""
     rows, columns = np.mgrid[: 12 * times, : 10 * times] / times
     photo = np.stack([20 * rows, 25 * columns, 10 * (rows + columns)], 2).astype(np.uint8)
     small = np.asarray(Image.fromarray(photo).resize((10, 12), Image.Resampling.BILINEAR))
     f = (2 * torch.randn(1, 3, 12, 10)).softmax(1)
-    wanted = dense_crf(small, f[0].numpy(), gaussian=(3 / 12, 3), bilateral=(80 / 12, 13, 10), steps=10)
+    scale = math.sqrt(12 * 10) / 41
+    wanted = dense_crf(small, f[0].numpy(), gaussian=(3 / 12 * scale, 3), bilateral=(80 / 12 * scale, 13, 10), steps=10)
     found = refine(torch.from_numpy(photo.transpose(2, 0, 1).copy())[None], f.requires_grad_())
     assert not found.requires_grad
     assert (np.abs(found[0].numpy() - wanted) < 0.01).mean() > (0.999 if times == 1 else 0.95)
@@ -203,10 +205,12 @@ def test_the_whole_loss_is_the_sum_of_its_parts(method):
     masks = small.repeat_interleave(4, 1).repeat_interleave(4, 2).byte()
     present = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     f = (logits.softmax(1) + FLOOR) / (1 + 3 * FLOOR)
-    constrain = constrain_loss(f, refine(images, f))
+    refined = refine(images, f)
+    constrain = constrain_loss(f, refined)
+    assert not torch.equal(grow_seeds(refined, small, present), grow_seeds(f, small, present))
     wanted = {
         "sec": seed_loss(f, small) + expand_loss(f, present) + constrain,
-        "dsrg": balanced_seed_loss(f, grow_seeds(f, small, present)) + constrain,
+        "dsrg": balanced_seed_loss(f, grow_seeds(refined, small, present)) + constrain,
     }
     torch.testing.assert_close(seeded_loss(method, logits, images, masks, present), wanted[method], rtol=1e-4, atol=0)
 
@@ -226,3 +230,13 @@ def test_a_saturated_network_still_learns(method):
     with torch.no_grad():
         after = seeded_loss(method, logits - logits.grad, images, masks, torch.tensor([[1.0, 0.0]]))
     assert after < before
+
+
+def test_refining_on_a_map_of_41_has_the_published_parameters(monkeypatch):
+    asked = []
+    crf = "tag2mask.training.losses.dense_crf_many"
+    monkeypatch.setattr(crf, lambda pairs, **how: asked.append(how) or [f for _, f in pairs])
+    for side in (41, 82):
+        refine(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.full((1, 2, side, side), 0.5))
+    assert asked[0] == {"gaussian": (3 / 12, 3), "bilateral": (80 / 12, 13, 10), "steps": 10}
+    assert asked[1] == {"gaussian": (3 / 6, 3), "bilateral": (80 / 6, 13, 10), "steps": 10}

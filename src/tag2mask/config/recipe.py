@@ -54,7 +54,7 @@ class BackboneConfig(_Part):
 
 
 class ClassifierConfig(_Part):
-    """METHOD 2, the classification network.
+    """The classification network.
 
     Attributes:
         train: ``head`` fits the linear layer on pooled features of the frozen backbone; ``all`` fine-tunes.
@@ -83,7 +83,7 @@ class ClassifierConfig(_Part):
 
 
 class PatternsConfig(_Part):
-    """METHOD 3 and 4, the class patterns.
+    """The class patterns (Eqs. 1 and 2 of the paper).
 
     Attributes:
         layers: module names or aliases (C41, C42, C43, last); the scores of several are averaged.
@@ -114,7 +114,7 @@ class PatternsConfig(_Part):
 
 
 class ProxyConfig(_Part):
-    """METHOD 5, from scores to proxy masks.
+    """From scores to proxy masks (Eq. 3 and Algorithm 1 of the paper).
 
     Attributes:
         method: what scores the classes: ``patterns`` (paper) and ``ddt`` in standard deviations, ``cam`` and
@@ -161,13 +161,13 @@ class CrfConfig(_Part):
 
 
 class SegmenterConfig(_Part):
-    """METHOD 6, the segmentation network and its training.
+    """The segmentation network and its training.
 
     Attributes:
         backbone: of the segmenter; null for the recipe's own.
         method: how proxy masks teach: ``plain`` cross-entropy (paper), or as seeds of ``sec`` or ``dsrg``;
             retraining is always plain.
-        head: ``largefov`` (DeepLab-LargeFOV, METHOD 6) or ``light`` (for any encoder).
+        head: ``largefov`` (DeepLab-LargeFOV, paper) or ``light`` (for any encoder).
         output_stride: of the encoder.
         train_from: first backbone module to train; those before it stay as loaded. Empty: train all.
         size: side of the square training input in pixels.
@@ -208,7 +208,7 @@ class SegmenterConfig(_Part):
 
 
 class InferenceConfig(_Part):
-    """METHOD 7.
+    """Inference at several scales, and the CRF as last step.
 
     Attributes:
         scales: sides of the square inputs in pixels; scores are averaged at the photo's size.

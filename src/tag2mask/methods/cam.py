@@ -13,7 +13,10 @@ from torch import Tensor
 
 from tag2mask.methods.base import PUBLISHED, Features, Method, Network
 
-SEEDS = ("proxy.cam_thresholds=[0.05, 0.2]", "proxy.crf=none", "segmenter.crop=1", "segmenter.retrain=0")
+SEED_SHARES = (0.05, 0.2)
+"""Shares of the maximum below which seeds are background, and above which they are a class."""
+
+SEEDS = (f"proxy.cam_thresholds={list(SEED_SHARES)}", "proxy.crf=none", "segmenter.crop=1")
 """What seeds that grow in training need: room between the classes and the background, whole photos."""
 
 

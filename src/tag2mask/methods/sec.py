@@ -11,7 +11,7 @@ class Sec(Cam):
     """Seeds where CAM is large, background where it is small, 255 between."""
 
     title = "class activation maps (CAM), as the seeds of SEC"
-    settings: ClassVar[tuple[str, ...]] = (*Cam.settings, *SEEDS, "segmenter.method=sec")
+    settings: ClassVar[tuple[str, ...]] = (*Cam.settings, *SEEDS, "segmenter.method=sec", "segmenter.retrain=0")
 
 
 METHOD = Sec()

@@ -37,6 +37,7 @@ class Backbone(nn.Module):
         layers: module names (``layer4.0``) or aliases (``C41``, ``C42``, ``C43``, ``last``).
         output_stride: 32, 16 or 8, for convolutional networks.
         weights: ``auto``, ``hub``, ``random``, or a .safetensors or .pth file.
+        deeplab: with what DeepLab changes in the network beyond the output stride.
 
     Attributes:
         layers: the resolved module names, in the order asked for.
@@ -56,11 +57,19 @@ class Backbone(nn.Module):
     std: Tensor
 
     def __init__(
-        self, name: str, layers: Sequence[str] = (LAST,), *, output_stride: int = 16, weights: str = "auto"
+        self,
+        name: str,
+        layers: Sequence[str] = (LAST,),
+        *,
+        output_stride: int = 16,
+        weights: str = "auto",
+        deeplab: bool = False,
     ) -> None:
         super().__init__()
         self.name, self.output_stride, self.family = name, output_stride, family_of(name)
         self.model, self.source, mean, std = _create(name, output_stride, weights)
+        if deeplab:
+            self.family.prepare_deeplab(self.model)
         self.is_transformer = self.family.is_transformer
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))

@@ -1,4 +1,4 @@
-"""The classification network (METHOD 2): backbone, global average pooling, one linear layer."""
+"""The classification network: backbone, global average pooling, one linear layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segmentation networks (METHOD 6): DeepLab-LargeFOV, and a light head for any timm encoder."""
+"""Segmentation networks: DeepLab-LargeFOV as in the paper's experiments, and a light head for any timm encoder."""
 
 from __future__ import annotations
 
@@ -45,13 +45,16 @@ class SegmentationNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.head_name = tuple(classes), str(head)
-        layers = [LAST] if head == Head.LARGEFOV else pyramid_layers(backbone)
-        self.backbone = Backbone(backbone, layers, output_stride=output_stride, weights=weights)
+        deeplab = head == Head.LARGEFOV
+        layers = [LAST] if deeplab else pyramid_layers(backbone)
+        self.backbone = Backbone(backbone, layers, output_stride=output_stride, weights=weights, deeplab=deeplab)
         if LAST not in layers:
             self.backbone.leave_out_tail()
         channels = [self.backbone.channels[layer] for layer in self.backbone.layers]
         count = len(classes) + 1
-        self.head: nn.Module = LargeFov(channels[-1], count) if head == Head.LARGEFOV else LightHead(channels, count)
+        self.head: nn.Module = (
+            LargeFov(channels[-1], count, vgg=self.backbone.family.is_vgg) if deeplab else LightHead(channels, count)
+        )
         self.tags = TagHead(channels[-1], len(classes)) if tags else None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,6 +103,8 @@ class SegmentationNetwork(nn.Module):
             "output_stride": self.backbone.output_stride,
             "tags": self.tags is not None,
         }
+        if self.head_name == Head.LARGEFOV:
+            about["as_deeplab"] = True
         save_tensors(file, self.state_dict(), "a segmenter", about)
 
     @classmethod
@@ -112,6 +117,8 @@ class SegmentationNetwork(nn.Module):
         tensors, about = load_tensors(file, "a segmenter")
         with refusing(file):
             check_network(about["backbone"], tensors, file)
+            if not about.pop("as_deeplab", about["head"] != Head.LARGEFOV):  # the same weights would predict otherwise
+                raise WeightsError(f"{file} is of an earlier LargeFOV; delete it to train again")
             segmenter = cls(**about, weights="random")
             load_weights(segmenter, tensors, str(file))
         return segmenter.eval()
@@ -138,17 +145,32 @@ class TagHead(nn.Module):
 
 
 class LargeFov(nn.Module):
-    """DeepLab-CRF-LargeFOV's fc6 (3 x 3, dilated by 12), fc7 and fc8 (Chen et al. 2015)."""
+    """The layers of DeepLab-LargeFOV after the last stage, with the large field of view of a 3 x 3 dilated by 12.
 
-    def __init__(self, channels: int, classes: int) -> None:
+    VGG16 (Chen et al. 2015, train.prototxt of DeepLab-LargeFOV): an average pool ``pool5a`` of 3 x 3 with stride 1,
+    then ``fc6``, ``fc7`` and ``fc8``. Ours: fc6 and fc7 start anew, not from VGG16's fully connected layers.
+
+    Other networks: one 3 x 3 convolution to the classes. DeepLab's ResNet-101 (Chen et al. 2018) has no fc6 and fc7:
+    its train.prototxt sums four such layers dilated by 6, 12, 18 and 24 (``fc1_voc12_c0`` to ``_c3``) on ``res5c``.
+    LargeFOV is one field of view instead of four; that its dilation is VGG16's 12 is our reading.
+
+    Args:
+        channels: of the deepest feature map.
+        classes: number of logits.
+        vgg: whether the network is VGG.
+    """
+
+    def __init__(self, channels: int, classes: int, *, vgg: bool) -> None:
         super().__init__()
-        classify = nn.Conv2d(1024, classes, 1)
+        classify = nn.Conv2d(1024, classes, 1) if vgg else nn.Conv2d(channels, classes, 3, padding=12, dilation=12)
         nn.init.normal_(classify.weight, std=0.01)
-        self.layers = nn.Sequential(
+        nn.init.zeros_(classify.bias)  # type: ignore[arg-type]
+        before = (
+            nn.AvgPool2d(3, stride=1, padding=1),
             nn.Conv2d(channels, 1024, 3, padding=12, dilation=12), nn.ReLU(inplace=True), nn.Dropout(0.5),
             nn.Conv2d(1024, 1024, 1), nn.ReLU(inplace=True), nn.Dropout(0.5),
-            classify,
-        )  # fmt: skip
+        ) if vgg else ()  # fmt: skip
+        self.layers = nn.Sequential(*before, classify)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits from the deepest feature map."""

@@ -23,7 +23,7 @@ from tag2mask.patterns.orientation import EVIDENCE, evidence_maps, fit_evidence
 def choose_subsets(data: ImageSet, images_per_class: int, seed: int, contrast: bool = False) -> dict[str, list[int]]:
     """Draw each class's semantic subset and return, by photo name, the classes that it is drawn for.
 
-    A photo with two classes is in two subsets (METHOD 4). The draw depends on the seed and the data alone.
+    A photo with two classes is in two subsets. The draw depends on the seed and the data alone.
 
     Args:
         data: photos with image-level labels.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ from tag2mask.data import Sample, read_mask
 from tag2mask.data.loading import as_tensor, read_ahead, square
 from tag2mask.data.readers.voc import VOC_CLASSES
 from tag2mask.files import write_text
-from tag2mask.methods.cam import normalised_cam
+from tag2mask.methods.cam import SEED_SHARES, normalised_cam
+from tag2mask.names import Conflict
 from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier
 from tag2mask.patterns import ClassPatterns
-from tag2mask.proxy import resize_scores
+from tag2mask.proxy import assign, resize_scores
 from tag2mask.reproduce import figures, tables
 from tag2mask.reproduce import published as paper
 from tag2mask.reproduce.components import class_dots
@@ -62,25 +64,42 @@ def _table1(study: Study) -> Reproduced:
     metrics = {layer: read_metrics(run.out) for layer, run in study.runs.items()}
     scores = {layer: found["prediction"] for layer, found in metrics.items()}
     scores |= {"C41": metrics["C41"]["before_retraining"], "C41 + retrain": scores["C41"]}
-    table = tables.table1(scores, _notes(study.runs["C41"], paper.VOC_SET))
+    run = study.runs["C41"]
+    reason = _not_comparable(run, VOC_CLASSES, paper.VOC_PHOTOS, ("resnet101",))
+    notes = _notes(run, paper.VOC_SET, reason)
+    table = tables.table1(scores, notes, comparable=not reason)
     return _save(study, table, tables.as_printed(table), tables.for_terminal(table))
 
 
 def _table2(study: Study) -> Reproduced:
-    ours = []
+    ours, reasons = [], []
     for folder in sorted(study.out.glob("C41*")):
         if scores := read_metrics(folder).get("prediction"):
-            ours.append((folder.name, network_of(resume_run(folder).recipe), scores["miou"]))
-    run = study.runs["C41"]
+            run = copy.copy(study.runs["C41"])
+            run.recipe = resume_run(folder).recipe
+            reason = _not_comparable(run, VOC_CLASSES, paper.VOC_PHOTOS, tuple(paper.TABLE2_OWN))
+            reasons.append(reason)
+            network = network_of(run.recipe)
+            ours.append(tables.OwnRow(folder.name, network, len(run.train), scores["miou"], not reason))
     test = "The test set is scored by VOC's server alone; tag2mask export voc-server writes what it takes."
-    notes = [*_notes(run, paper.VOC_SET), test]
-    return _save(study, tables.table2(ours, run.train.classes == VOC_CLASSES, notes))
+    notes = _notes(study.runs["C41"], paper.VOC_SET, next(filter(None, reasons), ""))
+    return _save(study, tables.table2(ours, [*notes, paper.TABLE2_SALIENCY, test]))
 
 
 def _table3(study: Study) -> Reproduced:
     run = study.runs["C41"]
-    notes = [*_notes(run, paper.COCO_SET), "Of the paper's table only the means are cited here, not its classes."]
-    return _save(study, tables.table3(read_metrics(run.out)["prediction"], notes))
+    metrics = read_metrics(run.out)
+    accuracy = metrics.get("classifier", {}).get("accuracy")
+    reason = _not_comparable(run, tuple(paper.TABLE3)[1:], paper.COCO_PHOTOS, ("resnet101",))
+    illegible = [name for name, values in paper.TABLE3.items() if None in values]
+    notes = [
+        *_notes(run, paper.COCO_SET, reason),
+        f"The paper's values of {' and '.join(illegible)} are illegible in our copy.",
+        "The paper does not define its classification accuracy. Ours: a photo with k tags is given the k classes of "
+        "the largest scores; the share of all tags that are among them, on held-out photos.",
+    ]
+    table = tables.table3(metrics["prediction"], notes, comparable=not reason, accuracy=accuracy)
+    return _save(study, table)
 
 
 def _figure1(study: Study) -> Reproduced:
@@ -89,10 +108,13 @@ def _figure1(study: Study) -> Reproduced:
     photo = sample.read()
     scores, activation = _look(run, classifier, patterns, photo)
     mask = estimate_mask(photo, scores["C41"], sample.labels, run.recipe)
-    cam = resize_scores(activation[study.label - 1 :][:1], *photo.shape[:2])[0]
+    activations = resize_scores(activation[[label - 1 for label in sample.labels]], *photo.shape[:2])
+    background, threshold = SEED_SHARES
+    seeds = assign(activations, sample.labels, threshold=threshold, conflict=Conflict.STRONGEST, background=background)
+    looks = figures.Looks(photo, activations[sample.labels.index(study.label)], seeds, mask)
     dots = class_dots(classifier, run.train, patterns, study.label)
     name = run.train.classes[study.label - 1]
-    files = figures.save_features(dots, name, photo, cam, mask, study.out / study.item)
+    files = figures.save_features(dots, name, study.label, looks, study.out / study.item)
     shares = "; ".join(f"{d.layer} {100 * d.explained[0]:.1f}% and {100 * d.explained[1]:.1f}%" for d in dots)
     return Reproduced(f"'{name}', variance explained by the two components: {shares}", files)
 
@@ -115,14 +137,14 @@ def _figure4(study: Study) -> Reproduced:
     for sample, photo in read_ahead(study.photos, 0, run.strict):
         scores, _ = _look(run, classifier, patterns, photo)
         masks = [estimate_mask(photo, scores[layer], sample.labels, run.recipe) for layer in LAYERS]
-        rows.append(figures.Row(photo, [run.train.truth(sample), *masks]))
+        rows.append(figures.Row(photo, run.train.truth(sample), masks))
     return _save_masks(study, rows, ("photo", "truth", *LAYERS), figures.PAGE)
 
 
 def _figure5(study: Study) -> Reproduced:
     run = study.runs["C41"]
     rows = [
-        figures.Row(photo, [run.evaluation.truth(sample), read_mask(run.out / "predictions" / f"{sample.name}.png")])
+        figures.Row(photo, run.evaluation.truth(sample), [read_mask(run.out / "predictions" / f"{sample.name}.png")])
         for sample, photo in read_ahead(study.photos, 0, run.strict)
     ]
     return _save_masks(study, rows, ("photo", "truth", "prediction"), figures.COLUMN)
@@ -145,11 +167,34 @@ def network_of(recipe: Recipe) -> str:
     return (recipe.segmenter.backbone or recipe.backbone).name.partition(".")[0]
 
 
-def _notes(run: Run, published: str) -> list[str]:
+def _not_comparable(
+    run: Run, classes: Sequence[str], photos: tuple[tuple[int, int], tuple[int, int]], networks: Sequence[str]
+) -> str:
+    """Return why scores cannot be compared with the paper's; empty where backbone and data are the paper's.
+
+    Args:
+        run: the run.
+        classes: of the paper's data, without background.
+        photos: least and most to train on, and to score on.
+        networks: those of the paper's segmenters; its patterns are ResNet-101's.
+    """
+    backbone, segmenter = run.recipe.backbone.name.partition(".")[0], network_of(run.recipe)
+    if backbone != "resnet101" or segmenter not in networks:
+        return f"the network is {backbone if backbone == segmenter else f'{backbone}, {segmenter}'}"
+    if tuple(run.train.classes) != tuple(classes):
+        return f"the {len(run.train.classes)} classes are not the paper's {len(classes)}"
+    counts = (len(run.train), len(run.evaluation))
+    if not all(least <= count <= most for count, (least, most) in zip(counts, photos, strict=True)):
+        return f"there are {counts[0]} photos to train on and {counts[1]} to score on"
+    return ""
+
+
+def _notes(run: Run, published: str, reason: str) -> list[str]:
     photos = f"{len(run.train)} photos of {run.source.split}, {len(run.evaluation)} of {run.source.eval_split}"
     ours = f"Ours: recipe {run.recipe.name}, {run.recipe.backbone.name}, {photos}."
     remarks = [f"{remark}." for remark in (*run.train.remarks, *run.evaluation.remarks)]
-    return [ours, *remarks, f"Paper: {paper.SOURCE}; {published}."]
+    why = [f"No differences: {reason}."] if reason else []
+    return [ours, *remarks, f"Paper: {paper.SOURCE}; {published}.", *why]
 
 
 def _save(

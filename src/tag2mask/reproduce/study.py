@@ -181,7 +181,8 @@ def _photos(item: str, run: Run, label: int, names: Sequence[str]) -> Sequence[S
         return [known[name] for name in names]
     if item == "figure1":
         return sorted(known.values(), key=lambda sample: len(sample.labels))[:1]
-    return _spread(list(known.values()), ROWS)
+    chosen = _spread(list(known.values()), ROWS)
+    return sorted(chosen, key=lambda sample: len(sample.labels) > 1) if item == "figure4" else chosen
 
 
 def _spread(samples: Sequence[Sample], count: int) -> Sequence[Sample]:

@@ -16,6 +16,8 @@ from tag2mask.reproduce import published as paper
 from tag2mask.scoring import Scores
 
 Cell = str | float | None
+NOT_COMPARABLE = "–"
+"""Written where a difference would compare other networks or other data."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +63,39 @@ class Table:
         return text.getvalue()
 
 
-def table1(scores: Mapping[str, Scores], notes: Sequence[str]) -> Table:
+@dataclass(frozen=True)
+class OwnRow:
+    """A run in Table 2.
+
+    Attributes:
+        name: of its folder.
+        network: of the segmenter.
+        photos: trained on.
+        miou: on val, in percent.
+        comparable: whether the data and the network of the patterns are the paper's.
+    """
+
+    name: str
+    network: str
+    photos: int
+    miou: float | None
+    comparable: bool
+
+
+def table1(scores: Mapping[str, Scores], notes: Sequence[str], *, comparable: bool) -> Table:
     """Return Table 1 as a list: row, class, our IoU, the paper's, the difference.
 
     Args:
         scores: by the paper's row (`paper.TABLE1`), each with ``iou`` by class and ``miou``.
         notes: lines below.
+        comparable: whether backbone and data are the paper's; else there are no differences.
     """
     rows: list[tuple[Cell, ...]] = []
     for row in paper.TABLE1:
         ours = {**scores[row]["iou"], "mIoU": scores[row]["miou"]}
         cited = paper.TABLE1[row] if tuple(ours)[1:-1] == VOC_CLASSES else (None,) * len(ours)
         rows += [
-            (row, name, mine, theirs, _minus(mine, theirs))
+            (row, name, mine, theirs, _minus(mine, theirs, comparable))
             for (name, mine), theirs in zip(ours.items(), cited, strict=True)
         ]
     title = "Table 1: IoU of each class and mIoU in percent, by the layer whose patterns made the proxy masks"
@@ -102,42 +124,64 @@ def for_terminal(table: Table) -> Table:
     return Table(table.title, ("class", *map(str, names)), (*rows, last), table.notes)
 
 
-def table2(ours: Sequence[tuple[str, str, float | None]], is_voc: bool, notes: Sequence[str]) -> Table:
+def table2(ours: Sequence[OwnRow], notes: Sequence[str]) -> Table:
     """Return Table 2: the paper's rows, marked cited, then ours.
 
     Args:
-        ours: of each run a name, the segmenter's network and the mIoU on val.
-        is_voc: whether the classes are VOC's, so that a difference says something.
+        ours: the runs scored on val.
         notes: lines below.
     """
     rows: list[tuple[Cell, ...]] = [(*cited, None, None, "cited") for cited in paper.TABLE2]
-    for name, network, miou in ours:
-        theirs = paper.TABLE2_OWN.get(network) if is_voc else None
-        rows.append((f"ours, {network}", "tags", miou, None, theirs, _minus(miou, theirs), name))
-    header = ("method", "supervision", "val", "test", "paper, val", "difference", "from")
+    for row in ours:
+        theirs = paper.TABLE2_OWN.get(row.network) if row.comparable else None
+        difference = _minus(row.miou, theirs, row.comparable and theirs is not None)
+        rows.append((f"ours, {row.network}", "tags", str(row.photos), row.miou, None, theirs, difference, row.name))
+    header = ("method", "supervision", "train set", "val", "test", "paper, val", "difference", "from")
     return Table("Table 2: mIoU in percent on VOC 2012", header, tuple(rows), tuple(notes))
 
 
-def table3(scores: Scores, notes: Sequence[str]) -> Table:
-    """Return Table 3: IoU by COCO's groups of classes, then mIoU beside what the paper cites and reports.
+def table3(scores: Scores, notes: Sequence[str], *, comparable: bool, accuracy: float | None = None) -> Table:
+    """Return Table 3: IoU by COCO's groups of classes with each group's mean, then mIoU, beside the paper's columns.
 
     Args:
         scores: ``iou`` by class and ``miou``.
         notes: lines below.
+        comparable: whether backbone and data are the paper's; else there are no differences.
+        accuracy: our classification accuracy in percent (`tag2mask.metrics.label_accuracy`), for the title.
     """
     iou = dict(scores["iou"])
-    background = ("", "background", None, None, None, iou.pop("background"), None)
-    groups = paper.COCO_GROUPS
-    is_coco = tuple(iou) == tuple(name for names in groups.values() for name in names)
-    group_of = {name: group for group, names in groups.items() for name in names} if is_coco else {}
-    rows = [(group_of.get(name, ""), name, None, None, None, mine, None) for name, mine in iou.items()]
-    cited = tuple(paper.TABLE3.values()) if is_coco else (None,) * 3
-    total = ("", "mIoU", *cited, scores["miou"], _minus(scores["miou"], cited[-1]))
-    header = ("group", "class", *paper.TABLE3, "ours", "difference")
-    return Table("Table 3: IoU and mIoU in percent on COCO val", header, (background, *rows, total), tuple(notes))
+    is_coco = tuple(iou) == tuple(paper.TABLE3)
+    groups = {"": ("background",), **paper.COCO_GROUPS} if is_coco else {"": tuple(iou)}
+    rows: list[tuple[Cell, ...]] = []
+    for group, names in groups.items():
+        cited = [paper.TABLE3[name] if is_coco else (None,) * 3 for name in names]
+        rows += [
+            (group, name, *theirs, iou[name], _minus(iou[name], theirs[-1], comparable))
+            for name, theirs in zip(names, cited, strict=True)
+        ]
+        if group:
+            means = [_mean(column) for column in (*zip(*cited, strict=True), [iou[name] for name in names])]
+            rows.append((group, "mean", *means, _minus(means[-1], means[-2], comparable)))
+    total = paper.TABLE3_MEAN if is_coco else (None,) * 3
+    rows.append(("", "mIoU", *total, scores["miou"], _minus(scores["miou"], total[-1], comparable)))
+    measured = "not measured" if accuracy is None else f"{accuracy:.1f}"
+    title = (
+        "Table 3: IoU and mIoU in percent on COCO val. "
+        f"Classification accuracy in percent: the paper {paper.ACCURACY}, ours {measured}"
+    )
+    header = ("group", "class", *paper.TABLE3_METHODS, "ours", "difference")
+    return Table(title, header, tuple(rows), tuple(notes))
 
 
-def _minus(ours: float | None, paper: float | None) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean to two places; None where a value is not known."""
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 2) if len(known) == len(values) else None
+
+
+def _minus(ours: float | None, paper: float | None, comparable: bool) -> Cell:
+    if not comparable:
+        return NOT_COMPARABLE
     return None if ours is None or paper is None else round(ours - paper, 2)
 
 

@@ -17,7 +17,7 @@ from tag2mask.data import Sample
 from tag2mask.data.loading import photo_batches
 from tag2mask.devices import half_precision
 from tag2mask.distributed import gather, share
-from tag2mask.metrics import average_precision
+from tag2mask.metrics import average_precision, label_accuracy
 from tag2mask.names import Schedule
 from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.speed import features_in_training, folded_backbone
@@ -36,7 +36,7 @@ def train_classifier(
     checkpoint: Path,
     strict: bool = False,
 ) -> None:
-    """Fine-tune backbone and linear layer by binary cross-entropy over the classes (METHOD 2).
+    """Fine-tune backbone and linear layer by binary cross-entropy over the classes.
 
     Args:
         classifier: trained in place.
@@ -67,7 +67,7 @@ def train_classifier(
 def mean_precision(
     classifier: Classifier, samples: Sequence[Sample], size: int, *, workers: int, strict: bool = False
 ) -> Scores | None:
-    """Return the mean average precision and each class's, in percent; None without labelled photos.
+    """Return mean average precision, each class's and the accuracy of labels, in percent; None without photos.
 
     Args:
         classifier: in evaluation mode.
@@ -89,4 +89,5 @@ def mean_precision(
     precision = [100 * average_precision(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
     mean = float(np.nanmean(precision)) if np.isfinite(precision).any() else float("nan")
     per_class = dict(zip(classifier.classes, map(rounded, precision), strict=True))
-    return {"map": rounded(mean), "ap": per_class, "images": len(labels)}
+    accuracy = rounded(100 * label_accuracy(truth, scores))
+    return {"map": rounded(mean), "accuracy": accuracy, "ap": per_class, "images": len(labels)}

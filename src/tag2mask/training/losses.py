@@ -6,6 +6,8 @@ probability of a class at a position, n the number of positions, C(X) the classe
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -20,16 +22,17 @@ FLOOR = 1e-4
 """Added to every probability before they are normalised again, as SEC's authors do: no logarithm is infinite."""
 
 MAP = 41 * 41
-"""Positions of the map for which SEC's decays are given."""
+"""Positions of the map for which SEC's decays and `SHRINK` are given."""
 
 SHRINK = 12.0
-"""SEC divides the CRF's distances in pixels by this, for a CRF on the network's map instead of the photo."""
+"""SEC divides the CRF's distances in pixels by this, for a CRF on a map of 41 x 41 instead of the photo."""
 
 
 def seeded_loss(method: str, logits: Tensor, images: Tensor, masks: Tensor, present: Tensor) -> Tensor:
     r"""Return $L_{seed} + L_{expand} + L_{constrain}$ (``sec``) or $L_{seed} + L_{boundary}$ (``dsrg``).
 
-    DSRG's boundary loss is SEC's constraint; its seeds are grown first, from the same start in every step.
+    DSRG's boundary loss is SEC's constraint. Its seeds are grown first, from the same start in every step, where the
+    refined probabilities are large, as in the code of its authors (``DSRGLayer``).
 
     Args:
         method: ``sec`` or ``dsrg``.
@@ -44,10 +47,11 @@ def seeded_loss(method: str, logits: Tensor, images: Tensor, masks: Tensor, pres
     probabilities = logits.softmax(1) + FLOOR
     probabilities = probabilities / probabilities.sum(1, keepdim=True)
     seeds = functional.interpolate(masks[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0].long()
-    constrain = constrain_loss(probabilities, refine(images, probabilities))
+    refined = refine(images, probabilities)
+    constrain = constrain_loss(probabilities, refined)
     if method == Teaching.SEC:
         return seed_loss(probabilities, seeds) + expand_loss(probabilities, present) + constrain
-    return balanced_seed_loss(probabilities, grow_seeds(probabilities, seeds, present)) + constrain
+    return balanced_seed_loss(probabilities, grow_seeds(refined, seeds, present)) + constrain
 
 
 def seed_loss(probabilities: Tensor, seeds: Tensor) -> Tensor:
@@ -138,9 +142,11 @@ def constrain_loss(probabilities: Tensor, refined: Tensor) -> Tensor:
 
 
 def refine(images: Tensor, probabilities: Tensor) -> Tensor:
-    """Return what the dense CRF makes of probabilities at their own size, on images shrunk to it.
+    r"""Return what the dense CRF makes of probabilities at their own size, on images shrunk to it.
 
-    SEC's parameters: Gaussian (3 / 12 pixels, 3), bilateral (80 / 12 pixels, 13 colour levels, 10), 10 steps.
+    SEC's parameters: Gaussian (3 / 12 pixels, 3), bilateral (80 / 12 pixels, 13 colour levels, 10), 10 steps, on a map
+    of 41 x 41. On one of n positions the pixels are multiplied by $\sqrt{n / 1681}$ (ours), so that they are the same
+    share of the photo.
 
     Args:
         images: N x 3 x H x W, RGB, 0..255.
@@ -150,12 +156,13 @@ def refine(images: Tensor, probabilities: Tensor) -> Tensor:
         float N x K x h x w, without gradient.
     """
     size = probabilities.shape[2:]
+    shrink = SHRINK * math.sqrt(MAP / size.numel())
     small = resize(images.cpu().float(), size, antialias=True)
     pixels = small.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     refined = dense_crf_many(
         zip(pixels, probabilities.detach().cpu().numpy(), strict=True),
-        gaussian=(3 / SHRINK, 3),
-        bilateral=(80 / SHRINK, 13, 10),
+        gaussian=(3 / shrink, 3),
+        bilateral=(80 / shrink, 13, 10),
         steps=10,
     )
     return torch.from_numpy(np.stack(list(refined))).to(probabilities.device)
@@ -167,10 +174,10 @@ def grow_seeds(
     r"""Grow seeds into what is not known (DSRG's seeded region growing).
 
     A position of unknown class that touches a region of class c, with 8 neighbours, joins it where
-    $f_{u,c} \ge \theta_c$ ($\theta_0$ for background), until none is left. Above one half, no two can claim it.
+    $Q_{u,c} \ge \theta_c$ ($\theta_0$ for background), until none is left. Above one half, no two can claim it.
 
     Args:
-        probabilities: float N x (C + 1) x h x w.
+        probabilities: float N x (C + 1) x h x w, Q, refined by `refine`.
         seeds: int N x h x w, 0..C or 255.
         present: float N x C of zeros and ones; other classes do not grow.
         foreground: $\theta_c$ of the classes, above 0.5.

@@ -37,7 +37,7 @@ def train_segmenter(
     label: str = "segmenter",
     strict: bool = False,
 ) -> None:
-    """Train a segmenter on masks by cross-entropy, 255 ignored (METHOD 6), or on seeds (`tag2mask.training.losses`).
+    """Train a segmenter on masks by cross-entropy, 255 ignored, or on seeds (`tag2mask.training.losses`).
 
     Args:
         segmenter: trained in place.

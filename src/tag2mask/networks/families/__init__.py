@@ -27,7 +27,7 @@ def families() -> dict[str, Family]:
 def family_of(name: str) -> Family:
     """Return the family of a timm network: the one that names its module of timm, else the general one.
 
-    >>> family_of("vgg16.tv_in1k") is families()["vgg"], type(family_of("resnet50")).__name__
+    >>> family_of("vgg16.tv_in1k") is families()["vgg"], type(family_of("densenet121")).__name__
     (True, 'Family')
     """
     of_name = (one for one in families().values() if timm.models.is_model_in_modules(name, one.modules))

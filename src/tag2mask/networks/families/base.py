@@ -41,11 +41,13 @@ class Family:
         modules: of timm (``timm.models.vgg`` is ``vgg``), whose networks these are.
         weights: those that arrive by pip, by the network's name.
         is_transformer: whether the layers are blocks of tokens.
+        is_vgg: whether fully connected layers, not a pooled map, follow the last stage.
     """
 
     modules: ClassVar[tuple[str, ...]] = ()
     weights: ClassVar[Mapping[str, PipWeights]] = {}
     is_transformer: ClassVar[bool] = False
+    is_vgg: ClassVar[bool] = False
 
     def options(self, output_stride: int) -> dict[str, Any]:
         """Return what `timm.create_model` is called with."""
@@ -53,6 +55,9 @@ class Family:
 
     def prepare(self, model: Any, output_stride: int) -> None:
         """Change a network that timm has built, in place."""
+
+    def prepare_deeplab(self, model: Any) -> None:
+        """Change what DeepLab changes beyond the output stride, in place, after `prepare`."""
 
     def layers(self, model: Any) -> list[str]:
         """Return the modules that can be layers."""

@@ -1,4 +1,4 @@
-"""VGG, dilated as DeepLab's."""
+"""VGG, dilated as DeepLab's (Chen et al. 2015)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class Vgg(Family):
     """One sequence of convolutions, ReLUs and pools; timm gives it no output stride."""
 
     modules = ("vgg",)
+    is_vgg = True
 
     def options(self, output_stride: int) -> dict[str, Any]:
         """Return nothing."""
@@ -30,6 +31,16 @@ class Vgg(Family):
             elif module in dense:
                 model.features[index] = nn.MaxPool2d(3, stride=1, padding=1)
                 dilation *= 2 if module is not pools[-1] else 1
+
+    def prepare_deeplab(self, model: Any) -> None:
+        """Make all pools 3 x 3 with a padding of 1, as in the authors' train.prototxt of DeepLab-LargeFOV.
+
+        That file takes photos of 32 k - 31 pixels (321), whose sides every pool halves without a remainder. Caffe
+        rounds other sizes up; we round down as torch does, so that 328 pixels give a map of 41 x 41 here too.
+        """
+        for index, module in enumerate(model.features):
+            if isinstance(module, nn.MaxPool2d):
+                model.features[index] = nn.MaxPool2d(3, stride=module.stride, padding=1)
 
     def aliases(self, model: Any) -> tuple[str, str, str]:
         """Return the ReLUs after the fifth stage's convolutions: the first, the next and the last."""
