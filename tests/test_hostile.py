@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from tag2mask import api
 from tag2mask.config import load_recipe
 from tag2mask.data import load, load_coco, load_voc, read_mask, voc_palette, write_mask
-from tag2mask.data.tables import check_class_name
+from tag2mask.data.class_names import check_class_name
 from tag2mask.errors import DataError, RecipeError, RunError, UserError, WeightsError, nearest
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier

@@ -15,7 +15,8 @@ import numpy as np
 from tag2mask.config import Recipe, Settings, load_recipe
 from tag2mask.data import ImageSet, Sample, load, photos_in, read_photo
 from tag2mask.data.image_set import scaled_alike
-from tag2mask.data.tables import read_list
+from tag2mask.data.photos import base_of
+from tag2mask.data.text import read_list
 from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
 from tag2mask.files import write_text
@@ -143,13 +144,27 @@ def predict_photos(
         settings: ``key=value`` changes, such as ``inference.crf=null``.
         resume: keep the masks that are in ``out`` already.
         strict: an unreadable photo is an error.
+
+    Raises:
+        UserError: something that was given is wrong, or no photo can be read.
     """
+    _check_outside(Path(out), Path(photos))
     model = load_segmenter(run, rounds)
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
     recipe = load_recipe(model.recipe, settings)
     warn(idle_in_prediction(settings))
     samples = scaled_alike(samples, model.levels)
-    return predict_masks(model.network, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
+    count = predict_masks(model.network, samples, Path(out), recipe, again=not resume, strict=strict)
+    if not count:
+        raise DataError(f"{photos}: no mask was written, since none of the {len(samples)} photos can be read")
+    return count, len(samples)
+
+
+def _check_outside(out: Path, photos: Path) -> None:
+    """Check that masks will not be taken for photos, or for true masks, when the photos are read the next time."""
+    taken = (base_of(photos).resolve(), (photos / "masks").resolve()) if photos.is_dir() else ()
+    if any(out.resolve().is_relative_to(folder) for folder in taken):
+        raise DataError(f"{out}: masks there would be read with the photos later; choose a folder outside of {photos}")
 
 
 def show(run: str | Path, photo: str | Path, out: str | Path) -> dict[str, float]:
@@ -244,7 +259,9 @@ def evaluate(
         scores = RunScores.model_validate(values)
         columns = scores.masks
     else:
-        values = score_folders(masks, truth, _lines(split), _lines(classes))
+        values = score_folders(
+            masks, truth, _lines(split), None if classes is None else class_list(read_list(classes), classes)
+        )
         scores = MaskScores.model_validate(values)
         columns = {"masks": scores}
     if json_file and is_main():
