@@ -14,6 +14,7 @@ import numpy as np
 
 from tag2mask.config import Recipe, Settings, load_recipe
 from tag2mask.data import ImageSet, Sample, load, photos_in, read_photo
+from tag2mask.data.class_names import class_list
 from tag2mask.data.image_set import scaled_alike
 from tag2mask.data.photos import base_of
 from tag2mask.data.text import read_list
@@ -259,9 +260,8 @@ def evaluate(
         scores = RunScores.model_validate(values)
         columns = scores.masks
     else:
-        values = score_folders(
-            masks, truth, _lines(split), None if classes is None else class_list(read_list(classes), classes)
-        )
+        names = None if classes is None else class_list(read_list(classes), classes)
+        values = score_folders(masks, truth, None if split is None else read_list(split), names)
         scores = MaskScores.model_validate(values)
         columns = {"masks": scores}
     if json_file and is_main():
@@ -269,10 +269,6 @@ def evaluate(
     if csv_file and is_main():
         write_text(Path(csv_file), _as_csv(columns))
     return scores
-
-
-def _lines(file: str | Path | None) -> list[str] | None:
-    return None if file is None else read_list(file)
 
 
 def _classes(columns: Mapping[str, MaskScores]) -> list[str]:

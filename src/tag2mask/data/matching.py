@@ -107,28 +107,39 @@ def words_or_lines(lines: Iterable[str], photos: Mapping[str, Path]) -> list[str
 
 
 def _candidates(entry: str, photos: Mapping[str, Path], full: Keys, short: Keys) -> list[str]:
-    """Return the names of the photos that an entry may be of; those that are written exactly so, where there are."""
-    key = _key(entry)
-    written = _posix(entry)
-    names = full.get(key) or short.get(key) or []
-    while not names and "/" in key.strip("/"):
-        folder, _, key = key.lstrip("/").partition("/")
-        written = written.lstrip("/").partition("/")[2]
-        names = [name for name in full.get(key, []) if not _of_other_split(folder, photos[name], name)]
-    if len(names) < 2:
-        return names
-    return [name for name in names if _is_written(written, name, photos[name])] or names
+    """Return the names of the photos that an entry may be of."""
+    tail, key = _posix(entry), _key(entry)
+    names = _as_written(tail, full.get(key, []), photos)
+    names = names or _nearest_to(tail, [*full.get(key, []), *short.get(key, [])], photos)
+    while not names and "/" in tail.strip("/"):  # folders that the entry has and the photos have not
+        folder, _, tail = tail.lstrip("/").partition("/")
+        inside = [name for name in full.get(_key(tail), []) if not _of_other_split(folder, photos[name], name)]
+        names = _nearest_to(tail, inside, photos)
+    return names
+
+
+def _nearest_to(entry: str, names: Iterable[str], photos: Mapping[str, Path]) -> list[str]:
+    """Return those of the names that are written as the entry; where none is, all of them."""
+    names = list(dict.fromkeys(names))
+    return _as_written(entry, names, photos) or names
+
+
+def _as_written(entry: str, names: Iterable[str], photos: Mapping[str, Path]) -> list[str]:
+    """Return the names that end as the entry does: sign by sign, else but for how accents are composed."""
+    wholes = {name: f"/{_base(photos[name], name)}/{name}" for name in names}
+    entries = {name: f"/{_without_suffix(entry, photos[name].suffix)}" for name in wholes}
+    exact = [name for name in wholes if wholes[name].endswith((f"/{entry}", entries[name]))]
+    return exact or [name for name in wholes if _composed(wholes[name]).endswith(_composed(entries[name]))]
+
+
+def _without_suffix(entry: str, suffix: str) -> str:
+    return entry[: -len(suffix)] if suffix and entry.casefold().endswith(suffix.casefold()) else entry
 
 
 def _of_other_split(folder: str, photo: Path, name: str) -> bool:
     """Return whether an entry of ``test/1.jpg`` would be matched with ``train/1.jpg``."""
     base = _base(photo, name)
     return is_split(folder) and is_split(base) and folder.casefold() != base.casefold()
-
-
-def _is_written(entry: str, name: str, photo: Path) -> bool:
-    whole = f"/{_base(photo, name)}/{name}"
-    return any(path.endswith(f"/{entry}") for path in (whole, whole + photo.suffix))
 
 
 def _photo_keys(photos: Mapping[str, Path]) -> tuple[Keys, Keys]:
@@ -155,7 +166,11 @@ def _posix(entry: str) -> str:
 
 def _key(entry: str) -> str:
     """Return an entry as compared."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", _posix(entry)).casefold())
+    return _composed(_composed(_posix(entry)).casefold())
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _hint(entry: str, known: list[str]) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tag2mask.data import photo_size, read_mask
 from tag2mask.data.class_names import class_list
+from tag2mask.data.matching import match_photos, words_or_lines
 from tag2mask.data.photos import masks_by_name, photos_by_name
 from tag2mask.data.text import read_list
 from tag2mask.data.truth import ONLY_IGNORED

@@ -107,8 +107,8 @@ def _class_folder_tags(photos: Mapping[str, Path], root: Path) -> dict[str, tupl
     splits = _split_folders(photos)
     if splits and (bare := [name for name, folders in parts.items() if len(folders) < 3]):
         raise DataError(
-            f"{root}: the folders {few(splits)} are parts of a data set, not classes: no tags for {len(bare)} of the photos,"
-            f" as {bare[0]!r}; write labels.csv with the columns image,labels, or give a part's COCO JSON (YOLO's label"
+            f"{root}: folders {few(splits)} are parts of a data set, not classes: no tags for {len(bare)} photos, as"
+            f" {bare[0]!r}; write labels.csv with the columns image,labels, or give a part's COCO JSON (YOLO's label"
             " files are not read)"
         )
     tags = {name: class_name(folders[1 if splits else 0]) for name, folders in parts.items()}
