@@ -17,6 +17,7 @@ from tag2mask.data import ImageSet, Sample, load, photos_in, read_photo
 from tag2mask.data.class_names import class_list
 from tag2mask.data.image_set import scaled_alike
 from tag2mask.data.photos import base_of
+from tag2mask.data.readers.voc import voc_root
 from tag2mask.data.text import read_list
 from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
@@ -149,8 +150,8 @@ def predict_photos(
     Raises:
         UserError: something that was given is wrong, or no photo can be read.
     """
-    _check_outside(Path(out), Path(photos))
     model = load_segmenter(run, rounds)
+    _check_outside(Path(out), Path(photos))
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
     recipe = load_recipe(model.recipe, settings)
     warn(idle_in_prediction(settings))
@@ -163,8 +164,9 @@ def predict_photos(
 
 def _check_outside(out: Path, photos: Path) -> None:
     """Check that masks will not be taken for photos, or for true masks, when the photos are read the next time."""
-    taken = (base_of(photos).resolve(), (photos / "masks").resolve()) if photos.is_dir() else ()
-    if any(out.resolve().is_relative_to(folder) for folder in taken):
+    root = voc_root(photos)
+    taken = (base_of(photos), photos / "masks") if root is None else (root / "JPEGImages",)
+    if photos.is_dir() and any(out.resolve().is_relative_to(folder.resolve()) for folder in taken):
         raise DataError(f"{out}: masks there would be read with the photos later; choose a folder outside of {photos}")
 
 

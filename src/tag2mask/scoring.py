@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, mo
 
 from tag2mask.data import ImageSet, read_mask
 from tag2mask.data.class_names import class_indices
-from tag2mask.data.matching import match_photos, words_or_lines
+from tag2mask.data.matching import match_masks
 from tag2mask.data.photos import masks_by_name, unread_masks
 from tag2mask.data.truth import ONLY_IGNORED
 from tag2mask.distributed import share, total
@@ -155,10 +155,7 @@ def score_folders(
         raise DataError(f"{truth}: there is no mask in it{why}; give the folder of the true masks")
     if unread:
         log.warning("passed over: %d images in the folder of true masks, the first is %s", len(unread), unread[0])
-    if names:
-        names = sorted(match_photos(words_or_lines(names, true), true, "the list", "true mask").values())
-    else:
-        names = list(true)
+    names = sorted(match_masks(names, true, "the list of names")) if names else list(true)
     missing = [name for name in names if name not in made]
     if missing:
         raise DataError(

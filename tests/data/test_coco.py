@@ -81,7 +81,9 @@ def test_crowd_regions_are_ignored_all_over(coco: Coco, side: int) -> None:
 
 def test_all_forms_of_segmentation(coco: Coco) -> None:
     unpacked = {"size": [16, 20], "counts": [0, 2, 14, 2, 302]}
-    path = coco(annotation(DOG, unpacked), annotation(LIGHT, region(10, 10, 3)), annotation(DOG, [[1, 1], *square(5, 5, 2)]))
+    path = coco(
+        annotation(DOG, unpacked), annotation(LIGHT, region(10, 10, 3)), annotation(DOG, [[1, 1], *square(5, 5, 2)])
+    )
     image_set = load_coco(path)
     wanted = np.zeros((16, 20), np.uint8)
     wanted[:2, :2], wanted[10:13, 10:13], wanted[5:7, 5:7] = 2, 1, 2
@@ -114,14 +116,20 @@ def test_wrong_segmentation(coco: Coco, segmentation: Any) -> None:
 
 @pytest.mark.parametrize(
     ("segmentation", "said"),
-    [(square(0, 0, 4)[0], "one flat list"), ([[[0, 0], [4, 0], [4, 4]]], "nested too deep"), ([[1e9] * 6], "far outside")],
+    [
+        (square(0, 0, 4)[0], "one flat list"),
+        ([[[0, 0], [4, 0], [4, 4]]], "nested too deep"),
+        ([[1e9] * 6], "far outside"),
+    ],
 )
 def test_polygons_in_another_form(coco: Coco, segmentation: Any, said: str) -> None:
     with pytest.raises(DataError, match=said):
         load_coco(coco(annotation(DOG, segmentation)))
 
 
-@pytest.mark.parametrize(("crowd", "labels"), [("0", (2,)), ("1", ()), (0.0, (2,)), (True, ()), ("", (2,)), (None, (2,))])
+@pytest.mark.parametrize(
+    ("crowd", "labels"), [("0", (2,)), ("1", ()), (0.0, (2,)), (True, ()), ("", (2,)), (None, (2,))]
+)
 def test_flags_of_crowds_as_text(coco: Coco, crowd: Any, labels: tuple[int, ...]) -> None:
     item = annotation(DOG, square(0, 0, 4)) | {"iscrowd": crowd}
     assert load_coco(coco(item)).samples[0].labels == labels
@@ -150,7 +158,9 @@ def test_a_category_of_the_background_is_none(coco: Coco) -> None:
     assert np.array_equal(image_set.truth(image_set[0]), wanted)
 
 
-@pytest.mark.parametrize("folder", ["C:\\photos\\", "/data/photos/", "../photos/", "https://host/photos/", "old/deep/", ""])
+@pytest.mark.parametrize(
+    "folder", ["C:\\photos\\", "/data/photos/", "../photos/", "https://host/photos/", "old/deep/", ""]
+)
 def test_paths_of_another_machine(coco: Coco, folder: str) -> None:
     sizes = {"width": 20, "height": 16}
     photos = [{"id": number, "file_name": f"{folder}{name}.JPG", **sizes} for number, name in ((7, "one"), (9, "two"))]
@@ -164,8 +174,11 @@ def test_folders_with_backslashes(coco: Coco, tmp_path: Path) -> None:
 
 
 def test_two_photos_whose_masks_would_have_one_name(coco: Coco) -> None:
-    photos = [{"id": number, "file_name": name, "width": 20, "height": 16} for number, name in ((7, "one.jpg"), (9, "one.png"))]
-    with pytest.raises(DataError, match="'one.jpg' and 'one.png' have one name, .*; rename one of the photos"):
+    photos = [
+        {"id": number, "file_name": name, "width": 20, "height": 16}
+        for number, name in ((7, "one.jpg"), (9, "one.png"))
+    ]
+    with pytest.raises(DataError, match=r"'one.jpg' and 'one.png' have one name, .*; rename one of the photos"):
         load_coco(coco(images=photos))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from tag2mask.data import decode, photo_size, read_mask, read_photo, voc_palette, write_mask
 from tag2mask.errors import DataError
@@ -290,9 +290,13 @@ def test_jpeg_masks_are_refused(tmp_path: Path) -> None:
         read_mask(path)
 
 
-@pytest.mark.parametrize(("name", "mode"), [("m.bmp", "L"), ("m.BMP", "P"), ("m.tif", "L"), ("m.TIFF", "P"), ("m.png", "1")])
+@pytest.mark.parametrize(
+    ("name", "mode"), [("m.bmp", "L"), ("m.BMP", "P"), ("m.tif", "L"), ("m.TIFF", "P"), ("m.png", "1")]
+)
 def test_masks_in_formats_that_keep_every_value(tmp_path: Path, name: str, mode: str) -> None:
-    values = np.array([[0, 1, 1], [0, 0, 1]], np.uint8) if mode == "1" else np.array([[0, 1, 2], [20, 255, 254]], np.uint8)
+    values = (
+        np.array([[0, 1, 1], [0, 0, 1]], np.uint8) if mode == "1" else np.array([[0, 1, 2], [20, 255, 254]], np.uint8)
+    )
     image = Image.fromarray(values.astype(bool)) if mode == "1" else Image.fromarray(values)
     if mode == "P":
         image.putpalette(voc_palette().tobytes())

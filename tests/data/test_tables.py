@@ -49,7 +49,10 @@ FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
         ("image,labels\na.jpg,dog,,\nb.jpg\n", {"a.jpg": ("dog",), "b.jpg": ()}),
         ('image,labels\na.jpg, "hot dog, cup"\n', {"a.jpg": ("hot dog", "cup")}),
         # one column a class
-        ("image,dog,hot dog\na,1,0\nb,1.0,TRUE\nc,0,\n", {"a": ("dog",), "b": ("dog", "hot dog"), "c": ("background",)}),
+        (
+            "image,dog,hot dog\na,1,0\nb,1.0,TRUE\nc,0,\n",
+            {"a": ("dog",), "b": ("dog", "hot dog"), "c": ("background",)},
+        ),
         ("filename, dog, cat\na.jpg, 0, 1\n", {"a.jpg": ("cat",)}),
         # several rows a photo
         ("image,labels\na,dog\nb,cat\na,cat dog\n", {"a": ("dog", "cat"), "b": ("cat",)}),
@@ -212,7 +215,7 @@ def test_a_part_of_the_data_is_not_taken_for_another() -> None:
     photos = {"1": Path("data/train/1.jpg")}
     for entry in ("train/1.jpg", "old/data/train/1.jpg", "/home/me/1.jpg"):
         assert matching.match_photos([entry], photos, "t.csv") == {entry: "1"}
-    with pytest.raises(DataError, match="no photo for 1 of the entries: 'test/1.jpg'"):
+    with pytest.raises(DataError, match=r"no photo for 1 of the entries: 'test/1.jpg'"):
         matching.match_photos(["test/1.jpg"], photos, "t.csv")
 
 

@@ -132,7 +132,7 @@ def _array(values: Any, name: str) -> npt.NDArray[Any]:
         return np.asarray(values)
     except (RuntimeError, TypeError, ValueError) as error:
         said = str(error).partition("\n")[0]
-        raise UserError(f"{name} is no array ({said}); of a tensor give .detach().cpu().numpy()") from None
+        raise UserError(f"{name} cannot be an array ({said}); of a tensor give .detach().cpu().numpy()") from None
 
 
 def _lattices(image: Bytes, kernels: list[Widths]) -> tuple[list[Lattice], Integers, Floats]:

@@ -16,6 +16,7 @@ SPLIT_FOLDERS = frozenset(
 )
 """Folders of these names, in any case, are parts of a data set: they are not classes."""
 
+_SUFFIX = re.compile(r"\.[A-Za-z]{3,4}$")
 Keys = Mapping[str, list[str]]
 
 
@@ -104,6 +105,23 @@ def words_or_lines(lines: Iterable[str], photos: Mapping[str, Path]) -> list[str
         as_word = first != line and not full.get(key) and not short.get(key)
         entries.append(first if as_word and _candidates(first, photos, full, short) else line)
     return list(dict.fromkeys(entries))
+
+
+def match_masks(lines: Iterable[str], masks: Mapping[str, Path], source: str | Path) -> list[str]:
+    """Return the names of the masks in a list of masks or of their photos, whose lines are as for `words_or_lines`.
+
+    Raises:
+        DataError: as of `match_photos`.
+
+    >>> match_masks(["photos/a.jpg", "b  1"], {"a": Path("masks/a.png"), "b": Path("masks/b.png")}, "val.txt")
+    ['a', 'b']
+    """
+    full, short = _photo_keys(masks)
+    entries = []
+    for line in lines:
+        forms = (line, line.split()[0], _SUFFIX.sub("", line), _SUFFIX.sub("", line.split()[0]))
+        entries.append(next((form for form in forms if _candidates(form, masks, full, short)), line))
+    return list(match_photos(dict.fromkeys(entries), masks, source, "mask").values())
 
 
 def _candidates(entry: str, photos: Mapping[str, Path], full: Keys, short: Keys) -> list[str]:

@@ -103,7 +103,15 @@ def what_is_wrong(segmentation: Any, height: int, width: int) -> str:
         return "a polygon has something else than numbers"
     if not all(polygon.ndim == 1 and (np.abs(polygon) <= 4 * max(height, width)).all() for polygon in numbers):
         return "a polygon lies far outside of the photo"
+    most = 4 * height * width + 100 * (height + width)  # pycocotools takes memory for each pixel of an outline
+    if sum(map(len, numbers)) * 4 * max(height, width) > most and sum(map(_length, numbers)) > most:
+        return "the outline of an object is longer than any that fits in the photo"
     return ""
+
+
+def _length(polygon: NDArray[np.float64]) -> float:
+    """Return an upper bound of a polygon's length in pixels."""
+    return float(np.abs(np.diff(polygon[: len(polygon) // 2 * 2].reshape(-1, 2), axis=0)).sum())
 
 
 def _wrong_runs(runs: Mapping[str, Any], height: int, width: int) -> str:
@@ -124,7 +132,4 @@ def _encode(segmentation: Any, height: int, width: int) -> Any:
         return segmentation if packed else rle.frPyObjects(segmentation, height, width)
     corners = [np.asarray(polygon[: len(polygon) // 2 * 2], np.float64) for polygon in segmentation]
     drawable = [polygon for polygon in corners if len(polygon) >= 2 * _CORNERS]
-    outline = sum(float(np.abs(np.diff(polygon.reshape(-1, 2), axis=0)).sum()) for polygon in drawable)
-    if outline > 4 * height * width + 100 * (height + width):  # pycocotools takes memory for each pixel of it
-        raise ValueError("the outline of an object is longer than any that fits in the photo")
     return rle.merge(rle.frPyObjects([polygon.tolist() for polygon in drawable], height, width))

@@ -12,7 +12,7 @@ from PIL import features
 from tag2mask.data.decode import is_turned, photo_size
 from tag2mask.errors import DataError
 
-_READ = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
+_READ = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _OTHER = (
     ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jxl", ".psd", ".svg", ".tga",
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tag2mask.data import photo_size, read_mask
 from tag2mask.data.class_names import class_list
-from tag2mask.data.matching import match_photos, words_or_lines
+from tag2mask.data.matching import match_masks
 from tag2mask.data.photos import masks_by_name, photos_by_name
 from tag2mask.data.text import read_list
 from tag2mask.data.truth import ONLY_IGNORED
@@ -139,8 +139,7 @@ def _files(folder: Path) -> dict[str, Path]:
 def _chosen(files: dict[str, Path], split: str | Path | None) -> dict[str, Path]:
     if split is None:
         return files
-    entries = words_or_lines(read_list(split), files)
-    return {name: files[name] for name in match_photos(entries, files, split, "mask").values()}
+    return {name: files[name] for name in match_masks(read_list(split), files, split)}
 
 
 def _run_classes(run: Run) -> tuple[list[str], Path]:
