@@ -370,7 +370,7 @@ def test_patterns_of_nothing_or_of_other_classes_are_refused(shapes_folder):
     with pytest.raises(DataError, match="has no photos"):
         patterns.fit(data.with_samples(()))
     with pytest.raises(DataError, match="too few photos"):
-        patterns.fit(data.with_samples(data.samples[:2]))
+        patterns.fit(data.with_samples(data.samples[:6]))
     patterns.fit(data)
     with pytest.raises(DataError, match="the patterns are of the classes disc, square, the photos of square, disc"):
         next(patterns.transform(t2m.ImageSet(("square", "disc"), data.samples)))

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from tag2mask.config import load_recipe
-from tag2mask.data import load
 
 SCRIPTS = sorted(file.stem for file in (Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 
@@ -62,9 +61,6 @@ def test_all_switches_of_the_ablation_together_are_balanced(load_benchmark):
     assert len({row.model_dump_json() for row in rows}) == len(rows)
     unused = {"name": True, "segmenter": {"backbone_learning_rate"}}  # the backbone is frozen
     assert rows[-1].model_dump(exclude=unused) == load_recipe("balanced").model_dump(exclude=unused)
-
-
-
 
 
 def test_the_pattern_of_some_photos_beside_that_of_all(load_benchmark, shapes_folder, tmp_path, monkeypatch, capsys):

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from tag2mask.data import photo_size, read_mask, write_mask
+from tag2mask.data import load, photo_size, read_mask, write_mask
+from tag2mask.runs.folder import resume_run
 
 SPLITS = ("--split", "train", "--eval-split", "val")
 
@@ -259,8 +260,8 @@ def test_a_missing_table_or_split(wrong_run, shapes_folder):
 
 
 def test_a_table_with_unknown_columns(wrong_run, shapes):
-    (shapes / "tags.csv").write_text("image,tags\np00.jpg,disc\n")
-    assert "image,labels" in wrong_run(shapes, says="unknown columns 'tags'")
+    (shapes / "tags.csv").write_text("image,shown\np00.jpg,disc\n")
+    assert "image,labels" in wrong_run(shapes, says="unknown columns 'shown'")
 
 
 def test_a_photo_without_tags(wrong_run, shapes):
@@ -275,14 +276,96 @@ def test_tags_for_no_photo(wrong_run, shapes):
     wrong_run(shapes, says="p99")
 
 
-@pytest.mark.parametrize("photos", [0, 1])
-def test_a_class_of_one_photo_or_none(wrong_run, shapes, photos):
-    with (shapes / "classes.txt").open("a") as classes:
-        classes.write("star\n")
-    if photos:
-        table = (shapes / "tags.csv").read_text()
-        (shapes / "tags.csv").write_text(table.replace("p00.jpg,disc", "p00.jpg,disc;star"))
-    wrong_run(shapes, says=f"'star' ({photos})")
+def test_a_class_of_one_photo(wrong_run, shapes):
+    table = (shapes / "tags.csv").read_text()
+    (shapes / "tags.csv").write_text(table.replace("p00.jpg,disc", "p00.jpg,disc;star"))
+    (shapes / "classes.txt").write_text("disc\nsquare\nstar\n")
+    wrong_run(shapes, says="'star' (1)")
+
+
+def test_a_class_of_no_photo_is_left_out(command, shapes, recipe_file, tmp_path):
+    """Of a split too, whose other photos may have it; its true pixels then are background."""
+    (shapes / "classes.txt").write_text("star\ndisc\nsquare\n")
+    for file in (shapes / "masks").iterdir():
+        mask = read_mask(file)
+        write_mask(file, np.where(np.isin(mask, [1, 2]), mask + 1, mask).astype(np.uint8))
+    start = ("run", shapes, "--out", tmp_path / "out", "--recipe", recipe_file, "--until", "classify")
+    said = command(*start, "--split", "train", "--eval-split", "val")
+    assert (said.code, said.err.count("star")) == (0, 0)
+    assert "left out, since no photo has them: 'star' (1 of 3 classes)" in said.out
+    data = resume_run(tmp_path / "out").evaluation
+    assert data.classes == ("disc", "square")
+    assert set(np.unique(data.truth(data[-1]))) == {0, *data[-1].labels}
+    assert command(*start, "--split", "train", "--eval-split", "val").code == 0
+
+
+def test_true_masks_are_checked_before_the_start(wrong_run, shapes):
+    """Not by the evaluation, which comes after all the work."""
+    mask = read_mask(shapes / "masks/p07.png")
+    for value, said in ((9, "p07.png: class index 9, but there are 2 classes"), (255, "")):
+        mask[mask > 0] = value
+        write_mask(shapes / "masks/p07.png", mask)
+        if said:
+            wrong_run(shapes, says=said)
+    for file in (shapes / "masks").iterdir():
+        write_mask(file, np.where(read_mask(file), 255, 0).astype(np.uint8))
+    wrong_run(shapes, says="and the 13 other true masks hold no other values than 0 and 255, and 255 means")
+
+
+def test_masks_of_0_and_255_have_no_score(command, shapes_folder, tmp_path):
+    for file in (shapes_folder / "masks").iterdir():
+        write_mask(tmp_path / "white" / file.name, np.where(read_mask(file), 255, 0).astype(np.uint8))
+    for pair in ((shapes_folder / "masks", tmp_path / "white"), (tmp_path / "white", tmp_path / "white")):
+        said = command("evaluate", *pair)
+        assert said.code == 2
+        assert f"{tmp_path / 'white'}: the masks hold no other values than 0 and 255, and 255 means" in said.err
+    names = ("--classes", shapes_folder / "classes.txt", "--out", tmp_path / "yolo")
+    said = command("export", "yolo", tmp_path / "white", *names)
+    assert said.code == 2
+    assert "255 means that a pixel is ignored" in said.err
+    assert not (tmp_path / "yolo").exists()
+
+
+def test_evaluate_takes_the_names_that_run_takes(command, shapes_folder, tmp_path):
+    masks = tmp_path / "masks"
+    for file in (shapes_folder / "masks").iterdir():
+        Image.open(file).save(masks.mkdir(exist_ok=True) or masks / f"{file.stem}.tif")
+    (masks / "._p00.png").write_bytes(b"of macOS")
+    (masks / "p00.jpg").write_bytes(b"")
+    (tmp_path / "few.txt").write_text("photos\\p00.JPG\n/home/me/p05.jpg\np01.png 1\n")
+    for pair in ((shapes_folder / "masks", masks), (masks, shapes_folder / "masks")):
+        said = command("evaluate", *pair, "--split", tmp_path / "few.txt", "--json", tmp_path / "scores.json")
+        assert said.code == 0, said.err
+        scores = json.loads((tmp_path / "scores.json").read_text())
+        assert (scores["miou"], scores["images"]) == (100, 3)
+    assert "passed over: 1 images in the folder of true masks, the first is" in command("evaluate", *pair[::-1]).err
+    (tmp_path / "twice.txt").write_text("disc\ndisc\n")
+    said = command("evaluate", *pair, "--classes", tmp_path / "twice.txt")
+    assert (said.code, "class 'disc' occurs twice" in said.err) == (2, True)
+
+
+def test_predictions_are_never_taken_for_photos(command, finished_run, shapes, recipe_file, tmp_path):
+    photos, before = shapes / "photos", len(list((shapes / "photos").iterdir()))
+    for out in (photos / "masks", photos, shapes / "masks/mine"):
+        said = command("predict", finished_run, shapes, "--out", out)
+        assert said.code == 2
+        assert f"choose a folder outside of {shapes}" in said.err
+    shutil.copytree(finished_run, photos / "runs/mine")
+    assert len(load(shapes)) == before
+    said = command("predict", finished_run, photos, "--out", tmp_path / "masks")
+    assert (said.code, f"{before} of {before} masks" in said.out) == (0, True)
+    said = command("run", photos / "runs/mine", "--out", tmp_path / "out", "--recipe", recipe_file)
+    assert (said.code, "this is the folder of a run; give the folder of its photos" in said.err) == (2, True)
+
+
+def test_no_mask_at_all_is_no_success(command, finished_run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"")
+    said = command("predict", finished_run, tmp_path / "photos", "--out", tmp_path / "masks")
+    assert said.code == 2
+    assert "no mask was written, since none of the 1 photos can be read" in said.err
+    assert "a.jpg: the photo cannot be read (the file is empty)" in said.err
+    assert not (tmp_path / "masks").exists()
 
 
 def test_a_tag_that_the_list_of_classes_has_not(wrong_run, shapes):
@@ -523,6 +606,6 @@ def test_in_a_process_of_its_own(finished_run, tmp_path):
     ]
     said = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert said.returncode == 2
-    assert said.stderr.splitlines() == [f"tag2mask: {tmp_path / 'none'}: no such folder; check the path"]
+    assert said.stderr.splitlines() == [f"tag2mask: {tmp_path / 'none'}: no such photo or folder; check the path"]
     assert said.stdout == ""
     assert not (tmp_path / "a").exists()

@@ -14,8 +14,11 @@ import numpy as np
 
 from tag2mask.config import Recipe, Settings, load_recipe
 from tag2mask.data import ImageSet, Sample, load, photos_in, read_photo
+from tag2mask.data.class_names import class_list
 from tag2mask.data.image_set import scaled_alike
-from tag2mask.data.tables import read_list
+from tag2mask.data.photos import base_of
+from tag2mask.data.readers.voc import voc_root
+from tag2mask.data.text import read_list
 from tag2mask.distributed import is_main
 from tag2mask.errors import DataError
 from tag2mask.files import write_text
@@ -149,14 +152,29 @@ def predict_photos(
         settings: ``key=value`` changes, such as ``inference.crf=null``.
         resume: keep the masks that are in ``out`` already.
         strict: an unreadable photo is an error.
+
+    Raises:
+        UserError: something that was given is wrong, or no photo can be read.
     """
     set_up_in_python()
     model = load_segmenter(run, rounds)
+    _check_outside(Path(out), Path(photos))
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
     recipe = load_recipe(model.recipe, settings)
     warn(idle_in_prediction(settings))
     samples = scaled_alike(samples, model.levels)
-    return predict_masks(model.network, samples, Path(out), recipe, again=not resume, strict=strict), len(samples)
+    count = predict_masks(model.network, samples, Path(out), recipe, again=not resume, strict=strict)
+    if not count:
+        raise DataError(f"{photos}: no mask was written, since none of the {len(samples)} photos can be read")
+    return count, len(samples)
+
+
+def _check_outside(out: Path, photos: Path) -> None:
+    """Check that masks will not be taken for photos, or for true masks, when the photos are read the next time."""
+    root = voc_root(photos)
+    taken = (base_of(photos), photos / "masks") if root is None else (root / "JPEGImages",)
+    if photos.is_dir() and any(out.resolve().is_relative_to(folder.resolve()) for folder in taken):
+        raise DataError(f"{out}: masks there would be read with the photos later; choose a folder outside of {photos}")
 
 
 def show(run: str | Path, photo: str | Path, out: str | Path) -> dict[str, float]:
@@ -251,7 +269,8 @@ def evaluate(
         scores = RunScores.model_validate(values)
         columns = scores.masks
     else:
-        values = score_folders(masks, truth, _lines(split), _lines(classes))
+        names = None if classes is None else class_list(read_list(classes), classes)
+        values = score_folders(masks, truth, None if split is None else read_list(split), names)
         scores = MaskScores.model_validate(values)
         columns = {"masks": scores}
     if json_file and is_main():
@@ -259,10 +278,6 @@ def evaluate(
     if csv_file and is_main():
         write_text(Path(csv_file), _as_csv(columns))
     return scores
-
-
-def _lines(file: str | Path | None) -> list[str] | None:
-    return None if file is None else read_list(file)
 
 
 def _classes(columns: Mapping[str, MaskScores]) -> list[str]:

@@ -54,12 +54,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     >>> nearest("dgo", ["cat", "dog"])
     "; did you mean 'dog'?"
-    >>> nearest("zebra", ["cat", "dog"])
+    >>> nearest("helmet", ["cat", "sheep"])
     ''
     """
     if len(word) > 100:  # comparing takes the product of the lengths, for each known word
         return ""
-    matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{matches[0]}'?" if matches else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, model_validator
 
 from tag2mask.data import ImageSet, read_mask
+from tag2mask.data.class_names import class_indices
+from tag2mask.data.matching import match_masks
+from tag2mask.data.photos import masks_by_name, unread_masks
+from tag2mask.data.truth import ONLY_IGNORED
 from tag2mask.distributed import share, total
 from tag2mask.errors import DataError
 from tag2mask.metrics import confusion_matrix, iou, mean_iou
+from tag2mask.names import IGNORE
+
+log = logging.getLogger("tag2mask")
 
 Scores = dict[str, Any]
 """Scores as in metrics.json; `RunScores` and `MaskScores` are the same with types."""
@@ -117,7 +125,7 @@ def score_set(data: ImageSet, masks: Path) -> Scores:
     for sample, file in pairs:
         truth = data.truth(sample)
         if truth is not None and file.exists():
-            matrix += _compare(truth, file, len(matrix))
+            matrix += _compare(truth, read_mask(file), file, len(matrix))
             images += 1
     total(torch.from_numpy(matrix))
     return _scores(matrix, ("background", *data.classes), int(total(torch.tensor(images))))
@@ -134,39 +142,49 @@ def score_folders(
     Args:
         masks: folder of predicted masks.
         truth: folder of true masks.
-        names: which ones, without suffix; None takes all true masks.
+        names: which ones, with or without folders and suffix; None takes all true masks.
         classes: names of the foreground classes; else they are called by their numbers.
 
     Raises:
-        DataError: a folder or mask is missing, or sizes differ.
+        DataError: a folder or mask is missing, sizes differ, or masks hold 0 and 255 alone.
     """
     masks, truth = Path(masks), Path(truth)
     for folder in (masks, truth):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder of masks; check the path")
-    names = names or sorted(f.relative_to(truth).with_suffix("").as_posix() for f in truth.rglob("*.png"))
-    if not names:
-        raise DataError(f"{truth}: there is no PNG in it; give the folder of the true masks")
-    missing = [name for name in names if not (masks / f"{name}.png").exists()]
+    true, made, unread = masks_by_name(truth), masks_by_name(masks), unread_masks(truth)
+    if not true:
+        why = f" ({len(unread)} images that are no masks; {unread[0]})" if unread else ""
+        raise DataError(f"{truth}: there is no mask in it{why}; give the folder of the true masks")
+    if unread:
+        log.warning("passed over: %d images in the folder of true masks, the first is %s", len(unread), unread[0])
+    names = sorted(match_masks(names, true, "the list of names")) if names else list(true)
+    missing = [name for name in names if name not in made]
     if missing:
         raise DataError(
             f"{masks}: {len(missing)} of {len(names)} masks are missing, the first is {missing[0]}.png; "
             "predict them, or give their list with --split"
         )
-    count = 1 + (len(classes) if classes else 254)
-    matrix = np.zeros((count, count), np.int64)
+    count = 1 + (len(class_indices(classes, "the classes")) if classes else 254)
+    matrix, ignored = np.zeros((count, count), np.int64), np.zeros(2, np.int64)
     for name in share(names):
-        matrix += _compare(read_mask(truth / f"{name}.png"), masks / f"{name}.png", count)
-    total(torch.from_numpy(matrix))
+        wanted, found = read_mask(true[name]), read_mask(made[name])
+        matrix += _compare(wanted, found, made[name], count)
+        ignored += [np.count_nonzero(mask == IGNORE) for mask in (wanted, found)]
+    for counts in (matrix, ignored):
+        total(torch.from_numpy(counts))
+    for folder, pixels, of_class in zip((truth, masks), ignored, (matrix[1:].sum(), matrix[:, 1:].sum()), strict=True):
+        if pixels and not of_class:
+            raise DataError(f"{folder}: the masks {ONLY_IGNORED}")
     if not classes:
         used = 1 + int(np.flatnonzero(matrix.any(0) | matrix.any(1)).max(initial=0))
         matrix, classes = matrix[:used, :used], [str(index) for index in range(1, used)]
     return _scores(matrix, ("background", *classes), len(names))
 
 
-def _compare(truth: NDArray[np.uint8], file: Path, classes: int) -> NDArray[np.int64]:
+def _compare(truth: NDArray[np.uint8], mask: NDArray[np.uint8], file: Path, classes: int) -> NDArray[np.int64]:
     try:
-        return confusion_matrix(truth, read_mask(file), classes)
+        return confusion_matrix(truth, mask, classes)
     except ValueError as error:
         raise DataError(f"{file}: {error}; make the mask again or give the right truth") from None
 

@@ -22,7 +22,7 @@ from tag2mask import distributed
 from tag2mask.config import Recipe, parse_recipe
 from tag2mask.data import Photo, as_photo, photo_size, read_photo
 from tag2mask.data.decode import Levels
-from tag2mask.data.tables import read_json
+from tag2mask.data.text import read_json
 from tag2mask.errors import RunError, UserError, reason
 from tag2mask.files import write_text
 from tag2mask.inference import draft_size, forward, mask_at, photos_together, probabilities_of

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -298,11 +299,41 @@ GOOD = (np.zeros((4, 5, 3), np.uint8), np.full((2, 4, 5), 0.5, np.float32))
         (*GOOD, {"gaussian": (3, np.ones((3, 3)))}, "2 x 2"),
         (*GOOD, {"gaussian": (1e-5, 3)}, "too small"),
         (*GOOD, {"bilateral": (80, 1e-3, 10)}, "too small"),
+        (*GOOD, {"gaussian": (3,)}, r"gaussian must be \(sigma, compatibility\) or None, not \(3,\)"),
+        (*GOOD, {"gaussian": (3, 3, 3)}, "gaussian must be"),
+        (*GOOD, {"gaussian": 3}, "gaussian must be"),
+        (*GOOD, {"gaussian": "33"}, "gaussian must be"),
+        (*GOOD, {"bilateral": (80, 13)}, "bilateral must be"),
+        (*GOOD, {"bilateral": (80, "x", 10)}, "a width of bilateral must be a number, not 'x'"),
+        (*GOOD, {"bilateral": (80, None, 10)}, "a width of bilateral must be a number"),
+        (*GOOD, {"gaussian": (3, "x")}, "compatibility of gaussian must be a finite number or a matrix"),
+        (*GOOD, {"gaussian": (3, [[0, 1], [1]])}, "compatibility of gaussian"),
+        (*GOOD, {"steps": 2.5}, "steps must be a whole number, not 2.5"),
+        (*GOOD, {"steps": "5"}, "steps must be a whole number"),
+        (*GOOD, {"tolerance": None}, "tolerance must be a number"),
+        (
+            GOOD[0],
+            torch.tensor(GOOD[1], requires_grad=True),
+            {},
+            r"probabilities cannot be an array .*give .detach\(\)",
+        ),
     ],
 )
 def test_bad_input_is_refused(image, probabilities, options, message):
     with pytest.raises(UserError, match=message):
         dense_crf(image, probabilities, **options)
+
+
+def test_what_stands_for_tuples_and_arrays_is_taken():
+    wanted = dense_crf(*GOOD, gaussian=(3, 2), steps=3)
+    given = dense_crf(
+        torch.tensor(GOOD[0]),
+        torch.tensor(GOOD[1]),
+        gaussian=np.array([3, 2]),
+        bilateral=[80, 13, 10],
+        steps=np.int64(3),
+    )
+    np.testing.assert_array_equal(given, wanted)
 
 
 @pytest.mark.parametrize("bilateral", [(0.05, 1, 10), (1e30, 1e30, 10), (80, 0.5, 10), (1, 1, 1)])

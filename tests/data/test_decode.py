@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from tag2mask.data import decode, photo_size, read_mask, read_photo, voc_palette, write_mask
 from tag2mask.errors import DataError
@@ -286,8 +286,48 @@ def test_masks_of_no_class_are_refused(tmp_path: Path, pixels: np.ndarray, reaso
 
 def test_jpeg_masks_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "m.png", Image.fromarray(GREY), format="JPEG")
-    with pytest.raises(DataError, match="no PNG file"):
+    with pytest.raises(DataError, match="no PNG, BMP, TIFF file"):
         read_mask(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("m.bmp", "L"), ("m.BMP", "P"), ("m.tif", "L"), ("m.TIFF", "P"), ("m.png", "1")]
+)
+def test_masks_in_formats_that_keep_every_value(tmp_path: Path, name: str, mode: str) -> None:
+    values = (
+        np.array([[0, 1, 1], [0, 0, 1]], np.uint8) if mode == "1" else np.array([[0, 1, 2], [20, 255, 254]], np.uint8)
+    )
+    image = Image.fromarray(values.astype(bool)) if mode == "1" else Image.fromarray(values)
+    if mode == "P":
+        image.putpalette(voc_palette().tobytes())
+    image.save(tmp_path / name)
+    assert read_mask(tmp_path / name).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 20, "it is a HEIC file, whatever its name says"),
+        (b"\0\0\0\x18ftypavif" + b"\0" * 20, "it is an AVIF file, whatever its name says|truncated or corrupt"),
+        (b"\n<!DOCTYPE html><p>404", "it is a web page, not a photo: the download failed"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS; fetch the file"),
+        (b"%PDF-1.7", "it is a PDF"),
+        (b"no photo", "no JPEG, PNG, WEBP, BMP, TIFF, GIF"),
+    ],
+)
+def test_what_is_no_photo_is_called_by_its_name(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=f"a.jpg: the photo cannot be read .({said})"):
+        read_photo(tmp_path / "a.jpg")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_is_read_whatever_its_name(tmp_path: Path) -> None:
+    for name in ("a.avif", "b.jpg"):
+        path = save(tmp_path / name, Image.new("RGB", (12, 8), (200, 10, 30)), format="AVIF")
+        assert np.abs(read_photo(path).astype(int) - (200, 10, 30)).max() < 12
+        assert photo_size(path) == (8, 12)
 
 
 def test_writing_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_data import make_photo, make_text
+from PIL import Image
 
-from tag2mask.data import ImageSet, load, load_folder, photos_in, write_mask
+from tag2mask.data import ImageSet, load, load_folder, photos_in, summary, write_mask
 from tag2mask.errors import DataError
 
 
@@ -115,7 +116,7 @@ def test_no_readable_photo(pets: Path) -> None:
 
 
 def test_missing_and_empty_folder(tmp_path: Path) -> None:
-    fails(tmp_path / "nowhere", "no such folder")
+    fails(tmp_path / "nowhere", "no such photo or folder")
     fails(tmp_path, "no photos in this folder")
 
 
@@ -153,7 +154,7 @@ def test_missing_table_and_split(pets: Path) -> None:
 
 
 def test_wrong_split(pets: Path) -> None:
-    make_text(pets / "val.txt", "a\nnobody\n../pets/b.png\n")
+    make_text(pets / "val.txt", "a\nnobody\n../cows/x.png\n")
     fails(pets, "val.txt: no photo for 2 of the entries: 'nobody'", split="val")
     make_text(pets / "val.txt", "\n \n")
     fails(pets, "val.txt: the list is empty", split="val")
@@ -200,7 +201,7 @@ def test_photos_in(pets: Path) -> None:
         ("more/c", pets / "more/c.JPG"),
     ]
     assert [(sample.name, sample.labels) for sample in photos_in(pets / "more/c.JPG")] == [("c", ())]
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="no such photo or folder"):
         photos_in(pets / "nowhere")
 
 
@@ -219,14 +220,127 @@ def test_masks_whose_suffix_is_in_capitals(pets: Path) -> None:
     assert image_set.skipped == (f"{pets / 'masks/x.PNG'}: a mask of no photo; give it its photo's name",)
 
 
-def test_masks_that_are_no_png_are_told(pets: Path) -> None:
-    mask = make_photo(pets / "masks/a.bmp")
-    assert load_folder(pets).skipped == (f"{mask}: a mask that is no PNG; save it as PNG",)
+def test_masks_of_a_format_that_loses_values_are_told(pets: Path) -> None:
+    mask = make_photo(pets / "masks/a.JPG")
+    assert load_folder(pets).skipped == (f"{mask}: .jpg is not read as a mask; save it as PNG",)
+
+
+def test_masks_in_formats_that_keep_values_are_read(pets: Path) -> None:
+    values = np.full((8, 12), 2, np.uint8)
+    for name in ("a.bmp", "b.TIF"):
+        (pets / "masks").mkdir(exist_ok=True)
+        Image.fromarray(values).save(pets / "masks" / name)
+    image_set = load_folder(pets)
+    assert [None if sample.mask is None else sample.mask.name for sample in image_set] == ["a.bmp", "b.TIF", None]
+    assert np.array_equal(image_set.truth(image_set[1]), values)
+    write_mask(pets / "masks/a.png", values)
+    fails(pets, "a.bmp and a.png have one name; rename one of them")
 
 
 def test_images_that_are_not_read_are_told(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
     photo = make_text(pets / "more/d.HEIC", "of a telephone")
-    note = f"{photo}: .HEIC is not read; save the photo as JPEG or PNG"
+    note = f"{photo}: .heic is not read; save the photo as JPEG or PNG"
     assert load_folder(pets).skipped == (note,)
     assert len(photos_in(pets)) == 3
     assert f"passed over: 1 images, the first is {note}" in caplog.text
+
+
+# --- Folders as people have them ---
+
+
+def test_every_suffix_of_a_format_that_is_read(tmp_path: Path) -> None:
+    formats = {"a.jfif": "JPEG", "b.JPE": "JPEG", "c.gif": "GIF", "d.JPEG": "JPEG"}
+    for name, kind in formats.items():
+        (tmp_path / "dog").mkdir(exist_ok=True)
+        Image.new("RGB", (12, 8), (9, 99, 199)).save(tmp_path / "dog" / name, format=kind)
+    assert labels_of(load_folder(tmp_path)) == {f"dog/{name[0]}": (1,) for name in formats}
+    assert all(sample.read().shape == (8, 12, 3) for sample in photos_in(tmp_path))
+
+
+def test_a_class_folder_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
+    make_photo(tmp_path / "dog/1.jpg")
+    for number in range(7):
+        make_text(tmp_path / f"owl/{number}.heic", "of a telephone")
+    make_text(tmp_path / "dog/x.dng", "raw")
+    lines = summary(load_folder(tmp_path)).splitlines()
+    assert lines[-4:] == [
+        "left out: 8",
+        f"  7 of: {tmp_path / 'owl/0.heic'}: .heic is not read; save the photo as JPEG or PNG",
+        f"  {tmp_path / 'dog/x.dng'}: .dng is not read; save the photo as JPEG or PNG",
+        "no class from 'owl': no photo in these folders can be read",
+    ]
+    (tmp_path / "dog/1.jpg").unlink()
+    fails(tmp_path, "no photos in this folder that can be read .8 that cannot; .*x.dng")
+
+
+def test_train_and_val_are_no_classes(tmp_path: Path) -> None:
+    for name in ("train/dog/1.jpg", "train/cat/1.jpg", "Val/dog/2.jpg"):
+        make_photo(tmp_path / name)
+    image_set = load_folder(tmp_path)
+    assert image_set.classes == ("cat", "dog")
+    assert labels_of(image_set) == {"Val/dog/2": (2,), "train/cat/1": (1,), "train/dog/1": (2,)}
+    assert image_set.remarks == (
+        "the folders Val, train are parts of the data, not classes; --split names one of them",
+    )
+    assert load_folder(tmp_path, split="train").classes == ("cat", "dog")
+    assert list(labels_of(load_folder(tmp_path, split="train"))) == ["train/cat/1", "train/dog/1"]
+    make_text(tmp_path / "train.txt", "2\n")
+    assert list(labels_of(load_folder(tmp_path, split="train"))) == ["Val/dog/2"]
+    fails(tmp_path, "no such split", split="test")
+
+
+def test_folders_of_yolo_and_roboflow_are_no_classes(tmp_path: Path) -> None:
+    for name in ("images/train/1.jpg", "images/val/2.jpg"):
+        make_photo(tmp_path / name)
+    fails(
+        tmp_path, "folders train, val are parts of a data set, not classes: no tags for 2 photos, as 'train/1'; write"
+    )
+    make_text(tmp_path / "labels.csv", "image,labels\ntrain/1.jpg,dog\n2.jpg,cat\n")
+    assert list(labels_of(load_folder(tmp_path, split="val"))) == ["val/2"]
+    make_text(tmp_path / "labels.csv", "").unlink()
+    make_text(tmp_path / "_classes.csv", "filename, dog, cat\n1.jpg, 1, 0\n2.jpg, 0, 1\n")
+    assert labels_of(load_folder(tmp_path)) == {"train/1": (2,), "val/2": (1,)}
+
+
+def test_train_beside_other_class_folders_is_a_class(tmp_path: Path) -> None:
+    for name in ("train/1.jpg", "bus/1.jpg"):
+        make_photo(tmp_path / name)
+    assert load_folder(tmp_path).classes == ("bus", "train")
+
+
+def test_run_folders_are_no_photos(pets: Path) -> None:
+    make_photo(pets / "runs/mine/predictions/a.png")
+    make_text(pets / "runs/mine/config.yaml", "tag2mask: 0.1.0\ndata: {path: x}\n")
+    assert len(load_folder(pets)) == 3
+    fails(pets / "runs/mine", "this is the folder of a run")
+    make_photo(pets / "camera/d.png")
+    make_text(pets / "camera/config.yaml", "exposure: 3\n")
+    fails(pets, "no tags for 1 of the photos: 'camera/d'")
+
+
+def test_classes_that_differ_in_case_only_are_said(pets: Path) -> None:
+    make_text(pets / "labels.csv", "image,labels\na,Dog\nb,dog;Background\nc,BACKGROUND\n")
+    image_set = load_folder(pets)
+    assert image_set.classes == ("Dog", "dog")
+    assert labels_of(image_set) == {"a": (1,), "b": (2,), "more/c": ()}
+    assert "classes that differ in case only: 'Dog' (1), 'dog' (1)" in summary(image_set)
+
+
+def test_class_names_are_compared_with_composed_accents(tmp_path: Path) -> None:
+    for name in ("caf\u00e9/1.jpg", "cafe\u0301/2.jpg", "Background/3.jpg"):
+        make_photo(tmp_path / name)
+    make_text(tmp_path / "classes.txt", "_background_\ncafe\u0301\n")
+    image_set = load_folder(tmp_path)
+    assert image_set.classes == ("caf\u00e9",)
+    assert sorted(labels_of(image_set).values()) == [(), (1,), (1,)]
+
+
+def test_a_turned_photo_whose_mask_is_not(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    (tmp_path / "dog").mkdir()
+    Image.new("RGB", (12, 8)).save(tmp_path / "dog/1.jpg", exif=exif)
+    write_mask(tmp_path / "masks/dog/1.png", np.zeros((8, 12), np.uint8))
+    image_set = load_folder(tmp_path)
+    with pytest.raises(DataError, match=r"has 8 x 12 pixels .*, its photo 1.jpg 12 x 8: the photo's EXIF orientation"):
+        image_set.truth(image_set[0])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_data import make_photo
 
-from tag2mask.data import ImageSet, Sample, check_trainable, keep_truth, load, summary, write_mask
+from tag2mask.data import ImageSet, Sample, keep_truth, load, summary, trainable, write_mask
 from tag2mask.errors import DataError
 
 
@@ -18,15 +18,47 @@ def made_set(labels: list[tuple[int, ...]], classes: tuple[str, ...] = ("cat", "
     return ImageSet(classes, samples, tuple(f"x{n}.jpg: cannot be read" for n in range(skipped)), labels_from="t.csv")
 
 
-@pytest.mark.parametrize("missing", [[(1,), (1,), (2,)], [(1,), (1,)]])
-def test_a_class_with_one_photo_or_none(missing: list[tuple[int, ...]]) -> None:
-    with pytest.raises(DataError, match=rf"t.csv: too few photos.*: 'dog' \({len(missing) - 2}\); give") as error:
-        check_trainable(made_set(missing))
+@pytest.mark.parametrize(("labels", "said"), [([(1,), (1,), (2,)], r"'dog' \(1\)"), ([(), ()], "no photo has a class")])
+def test_a_class_with_one_photo(labels: list[tuple[int, ...]], said: str) -> None:
+    with pytest.raises(DataError, match=f"t.csv: too few photos.*: {said}; give") as error:
+        trainable(made_set(labels))
     assert "\n" not in str(error.value)
 
 
 def test_two_photos_of_each_class_are_enough() -> None:
-    check_trainable(made_set([(1, 2), (1, 2)]))
+    data = made_set([(1, 2), (1, 2)])
+    assert trainable(data) is data
+
+
+def test_a_class_without_a_photo_is_left_out(tmp_path: Path) -> None:
+    """Its pixels become background, and the classes after it move up, in mask files and in drawn truth."""
+    photos = [make_photo(tmp_path / f"{name}.png") for name in "ab"]
+    mask = np.zeros((8, 12), np.uint8)
+    mask[0], mask[1], mask[2] = 1, 2, 255
+    write_mask(tmp_path / "m.png", mask)
+    wanted = [[0] * 12, [1] * 12, [255] * 12]
+    samples = (Sample("a", photos[0], (2,), tmp_path / "m.png"), Sample("b", photos[1], (2,)))
+    data = trainable(ImageSet(("cat", "dog"), samples, draw_truth=lambda _: mask, labels_from="t.csv"))
+    assert data.classes == ("dog",)
+    assert [sample.labels for sample in data] == [(1,), (1,)]
+    assert data.remarks == ("left out, since no photo has them: 'cat' (1 of 2 classes)",)
+    assert [data.truth(sample)[:3].tolist() for sample in data] == [wanted, wanted]
+    assert data.remarks[0] in summary(data)
+    kept = keep_truth(data, tmp_path / "truth")
+    assert kept.truth(kept[1])[:3].tolist() == wanted
+    write_mask(tmp_path / "m.png", np.full((8, 12), 3, np.uint8))
+    with pytest.raises(DataError, match="class index 3, but there are 2 classes"):
+        data.truth(data[0])
+
+
+def test_classes_can_be_put_in_another_order(tmp_path: Path) -> None:
+    sample = Sample("a", make_photo(tmp_path / "a.png"), (1, 3), tmp_path / "m.png")
+    write_mask(tmp_path / "m.png", np.arange(96, dtype=np.uint8).reshape(8, 12) % 4)
+    data = ImageSet(("cat", "dog", "owl"), (sample,)).with_classes(("owl", "cat", "dog")).with_classes(("owl", "dog"))
+    assert (data.classes, data[0].labels) == (("owl", "dog"), (1,))
+    assert data.truth(data[0])[0, :4].tolist() == [0, 0, 2, 1]
+    with pytest.raises(DataError, match="'dgo' is not among the classes; did you mean 'dog'"):
+        data.with_classes(["dgo"])
 
 
 def test_summary() -> None:
@@ -37,10 +69,7 @@ def test_summary() -> None:
         "photos per class:",
         "  cat  2  dog  1",
         "left out: 5",
-        "  x0.jpg: cannot be read",
-        "  x1.jpg: cannot be read",
-        "  x2.jpg: cannot be read",
-        "  and 2 more",
+        "  5 of: x0.jpg: cannot be read",
     ]
 
 
@@ -147,7 +176,7 @@ def test_no_photos() -> None:
     assert len(empty) == 0
     assert empty.images_per_class() == {"cat": 0, "dog": 0}
     with pytest.raises(DataError, match=r"^t.csv: the image set has no photos; give it some$"):
-        check_trainable(empty)
+        trainable(empty)
 
 
 # --- Lists of photos and tags ---
@@ -232,7 +261,8 @@ def test_tags_that_nothing_tells_apart_are_said() -> None:
     said = "'cat', 'dog' are on the same photos, so that nothing tells them apart"
     assert said in summary(made_set([(1, 2), (1, 2), (1, 2), ()]))
     assert said not in summary(made_set([(1, 2), (1, 2), (1, 2), (1,)]))
-    assert said not in summary(made_set([(1, 2), (1, 2)]))  # of so few photos it says nothing
+    assert said in summary(made_set([(1, 2), (1, 2)]))
+    assert said not in summary(made_set([(1, 2)]))
 
 
 def test_a_tag_of_two_words_in_a_table_without_separators_is_said(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_run_on_coco_draws_its_truth_once(shapes, recipe_file, tmp_path, monke
         assert {file.with_suffix("").as_posix() for file in files} == set(masks)
         for name, file in files.items():
             assert np.array_equal(read_mask(file), masks[name.with_suffix("").as_posix()])
-    monkeypatch.setattr("tag2mask.data.readers.coco.rle", None)  # whatever would draw now fails
+    monkeypatch.setattr("tag2mask.data.outlines.rle", None)  # whatever would draw now fails
     tasks.evaluate(run)
     assert [read_metrics(run.out)[name]["miou"] for name in ("proxy", "prediction")] == [100, 100]
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from made_data import make_text
 
-from tag2mask.data import tables
+from tag2mask.data import class_names, matching, tables
 from tag2mask.errors import DataError
 
 FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -33,6 +33,37 @@ FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
         ("image,labels\na,dog dog\n", {"a": ("dog",)}),
         ("image,labels\na,\n", {"a": ()}),
         ("image,labels\nünï.jpg,Katze\n", {"ünï.jpg": ("Katze",)}),
+        # European Excel, database tools, Excel's own first line
+        ("image;labels\na.jpg;dog,hot dog\n", {"a.jpg": ("dog", "hot dog")}),
+        ('image;labels\na.jpg;"dog;hot dog"\n', {"a.jpg": ("dog", "hot dog")}),
+        ("sep=;\nimage;labels\na.jpg;dog\n", {"a.jpg": ("dog",)}),
+        ("image\tlabels\na.jpg\tdog cat\n", {"a.jpg": ("dog", "cat")}),
+        ("image|labels\na.jpg|dog, cat\n", {"a.jpg": ("dog", "cat")}),
+        # other names of the columns, row numbers, empty cells at the end
+        ("Image,Labels\na.jpg,dog\n", {"a.jpg": ("dog",)}),
+        ("filename,label\na.jpg,dog\n", {"a.jpg": ("dog",)}),
+        ("Class Name,File Name\nhot dog;cup,a.jpg\n", {"a.jpg": ("hot dog", "cup")}),
+        (",image,labels\n0,a.jpg,dog\n1,b.jpg,cat\n", {"a.jpg": ("dog",), "b.jpg": ("cat",)}),
+        ("Unnamed: 0,image,labels\n0,a.jpg,dog\n", {"a.jpg": ("dog",)}),
+        ("image,labels,\na.jpg,dog,\n", {"a.jpg": ("dog",)}),
+        ("image,labels\na.jpg,dog,,\nb.jpg\n", {"a.jpg": ("dog",), "b.jpg": ()}),
+        ('image,labels\na.jpg, "hot dog, cup"\n', {"a.jpg": ("hot dog", "cup")}),
+        # one column a class
+        (
+            "image,dog,hot dog\na,1,0\nb,1.0,TRUE\nc,0,\n",
+            {"a": ("dog",), "b": ("dog", "hot dog"), "c": ("background",)},
+        ),
+        ("filename, dog, cat\na.jpg, 0, 1\n", {"a.jpg": ("cat",)}),
+        # several rows a photo
+        ("image,labels\na,dog\nb,cat\na,cat dog\n", {"a": ("dog", "cat"), "b": ("cat",)}),
+        # what programs write into cells
+        ("image,labels\na,\"['dog', 'hot dog']\"\nb,['dog']\n", {"a": ("dog", "hot dog"), "b": ("dog",)}),
+        ('image,labels\na,"[""dog"", ""driver\'s seat""]"\n', {"a": ("dog", "driver's seat")}),
+        ("image,labels\na,['dog' 'cat']\nb,[]\nc,red fox\n", {"a": ("dog", "cat"), "b": (), "c": ("red", "fox")}),
+        ("image,labels\na,nan\nb,dog\nc,None\n", {"a": (), "b": ("dog",), "c": ()}),
+        # one class written in two ways
+        ("image,labels\na,cafe\u0301\nb,caf\u00e9\n", {"a": ("caf\u00e9",), "b": ("caf\u00e9",)}),
+        ("image,labels\na,Background\nb,__background__\n", {"a": ("background",), "b": ("background",)}),
     ],
 )
 def test_csv(tmp_path: Path, text: str, table: dict[str, tuple[str, ...]]) -> None:
@@ -54,14 +85,18 @@ def test_json(tmp_path: Path, data: object) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("t.csv", "image,label\na,dog\n", "unknown columns 'label'; .* image,labels; did you mean 'labels'"),
+        ("t.csv", "image,labls\na,dog\n", "unknown columns 'labls'; .* image,labels; did you mean 'labels'"),
+        ("t.csv", "image,labels,tags\na,dog,cat\n", "columns .*'tags'.*; a tag table has"),
+        ("t.csv", "image,dog,cat\na,1,2\n", "unknown columns 'dog', 'cat'"),
+        ("t.csv", "image,dog,cat\n", "unknown columns 'dog', 'cat'"),
+        ("t.csv", "image,labels,\na,dog,cat\n", "line 2 has 3 cells, not 2"),
+        ("t.csv", "index,labels\n0,dog\n", "a tag table has the columns image,labels"),
         ("t.csv", "a.jpg,dog\n", "unknown columns 'a.jpg', 'dog'"),
-        ("t.csv", "image;labels\na;dog\n", "unknown columns 'image;labels'"),
+        ("t.csv", "image labels\na dog\n", "unknown columns 'image labels'"),
         ("t.csv", "image,labels,split\na,dog,x\n", "unknown columns 'split'"),
         ("t.csv", "image\na\n", "columns image,labels"),
         ("t.csv", "image,labels\na,dog,cat\n", "line 2 has 3 cells"),
         ("t.csv", 'image,labels\na,"dog\n', "line 2 is not CSV"),
-        ("t.csv", "image,labels\na,dog\na,cat\n", "'a' has two rows"),
         ("t.csv", "image,labels\n,dog\n", "no photo name"),
         ("t.csv", "image,labels\n", "no rows"),
         ("t.csv", "", "table is empty"),
@@ -72,8 +107,8 @@ def test_json(tmp_path: Path, data: object) -> None:
         ("t.json", "3", "not a tag table"),
         ("t.json", '{"a": "dog"}', "must be a list of names"),
         ("t.json", '{"a": ["dog"], "a": ["cat"]}', "'a' occurs twice"),
-        ("t.json", '[{"image": "a", "labels": ["dog"]}, {"image": "a", "labels": []}]', "'a' has two rows"),
-        ("t.json", '[{"image": "a", "tags": ["dog"]}]', "unknown columns 'tags'"),
+        ("t.json", '[{"image": "a", "breed": ["dog"]}]', "unknown columns 'breed'"),
+        ("t.json", "[{}]", "a tag table has the columns image,labels"),
         ("t.json", '{"a": ["dog\\n"], "b": ["hot\\ndog"]}', "cannot be the name of a class"),
         ("t.json", "{}", "no rows"),
         ("t.txt", "a dog", "save it as one of these"),
@@ -85,6 +120,16 @@ def test_wrong_tables(tmp_path: Path, name: str, text: str, reason: str) -> None
         tables.read_table(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+def test_several_objects_of_one_photo_in_json(tmp_path: Path) -> None:
+    data = [{"file_name": "a", "Tags": ["dog"]}, {"file_name": "a", "Tags": ["cat", "dog"]}]
+    assert tables.read_table(make_text(tmp_path / "t.json", json.dumps(data))) == {"a": ("dog", "cat")}
+
+
+def test_unicode_text_of_excel(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("image\tlabels\r\nä.jpg\tHund\r\n".encode("utf-16"))
+    assert tables.read_table(tmp_path / "t.csv") == {"ä.jpg": ("Hund",)}
 
 
 def test_not_utf8(tmp_path: Path) -> None:
@@ -148,28 +193,48 @@ PHOTOS = {name: Path("pets") / f"{name}.jpg" for name in ("a", "b.v2", "x/c", "x
     [
         ("a", "a"), ("a.jpg", "a"), ("./a.jpg", "a"), ("pets/a.jpg", "a"),
         ("b.v2", "b.v2"), ("b.v2.jpg", "b.v2"), ("y/d", "y/d"), ("e\u0301", "é"),
+        ("a.JPG", "a"), ("/home/me/a.jpg", "a"), ("../pets/a.jpg", "a"), ("C:\\Users\\me\\x\\c.jpg", "x/c"),
         ("c", "x/c"), ("c.jpg", "x/c"), ("x/c", "x/c"), ("x\\c.jpg", "x/c"), ("pets/x/c.jpg", "x/c"),
     ],
 )  # fmt: skip
 def test_match(entry: str, name: str) -> None:
-    assert tables.match_photos([entry], PHOTOS, Path("t.csv")) == {entry: name}
+    assert matching.match_photos([entry], PHOTOS, Path("t.csv")) == {entry: name}
+
+
+def test_case_and_accents_count_between_photos_that_differ_in_nothing_else() -> None:
+    photos = {name: Path("pets") / f"{name}.JPG" for name in ("a", "A", "x/B", "b")}
+    wanted = {"a.jpg": "a", "A.JPG": "A", "b": "b", "pets/x/b.jpg": "x/B"}
+    assert matching.match_photos(wanted, photos, "t.csv") == wanted
+    assert matching.match_photos(["B.jpg"], photos, "t.csv") == {"B.jpg": "x/B"}
+    photos = {name: Path("pets") / f"{name}.JPG" for name in ("aB", "Ab", "x/AB")}
+    with pytest.raises(DataError, match="'ab' may be 'aB', 'Ab', 'x/AB'; write its sub-folder too"):
+        matching.match_photos(["ab"], photos, "t.csv")
+
+
+def test_a_part_of_the_data_is_not_taken_for_another() -> None:
+    photos = {"1": Path("data/train/1.jpg")}
+    for entry in ("train/1.jpg", "old/data/train/1.jpg", "/home/me/1.jpg"):
+        assert matching.match_photos([entry], photos, "t.csv") == {entry: "1"}
+    with pytest.raises(DataError, match=r"no photo for 1 of the entries: 'test/1.jpg'"):
+        matching.match_photos(["test/1.jpg"], photos, "t.csv")
 
 
 @pytest.mark.parametrize(
     ("entries", "reason"),
     [
-        (["d"], "'d' may be 'x/d', 'y/d'; write the photo's sub-folder too"),
+        (["d"], "'d' may be 'x/d', 'y/d'; write its sub-folder too"),
         (["a", "a.jpg"], "'a' and 'a.jpg' are one photo"),
         (["z", "w", "a.png", "v"], "no photo for 4 of the entries: 'z', 'w', 'a.png' and 1 more"),
-        (["b.v3"], "did you mean 'b.v2'"),
-        (["../pets/a.jpg"], "no photo for 1"),
-        (["/etc/a.jpg"], "no photo for 1"),
+        (["b.w2"], "did you mean 'b.v2'"),
+        (["b.v3"], "add the photos or remove the entries$"),
+        (["/etc/z.jpg"], "no photo for 1"),
+        (["a.jpg", "old/a.jpg"], "'a.jpg' and 'old/a.jpg' are one photo"),
         (["", "."], "no photo for 2"),
     ],
 )
 def test_no_match(entries: list[str], reason: str) -> None:
     with pytest.raises(DataError, match=reason) as error:
-        tables.match_photos(entries, PHOTOS, Path("t.csv"))
+        matching.match_photos(entries, PHOTOS, Path("t.csv"))
     assert str(error.value).startswith("t.csv: ")
 
 
@@ -179,4 +244,4 @@ def test_no_match(entries: list[str], reason: str) -> None:
 )
 def test_classes(classes: list[str], reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        tables.class_indices(classes, "t.csv")
+        class_names.class_indices(classes, "t.csv")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from made_data import make_photo, make_text
 
-from tag2mask.data import ImageSet, load, load_voc, summary
+from tag2mask.data import ImageSet, load, load_voc, summary, trainable
 from tag2mask.data.readers.voc import VOC_CLASSES
 from tag2mask.errors import DataError
 
@@ -149,3 +149,25 @@ def test_masks_whose_suffix_is_in_capitals(voc: Path) -> None:
     mask = voc / "SegmentationClass/2007_000001.png"
     mask.rename(mask.with_suffix(".PNG"))
     assert load_voc(voc).samples[0].mask == mask.with_suffix(".PNG")
+
+
+def test_ids_that_end_as_files_do(voc: Path) -> None:
+    make_photo(voc / "JPEGImages/scan.tif.jpg")
+    make_text(voc / "Annotations/scan.tif.xml", "<annotation><object><name>cat</name></object></annotation>")
+    make_text(voc / "ImageSets/Segmentation/scans.txt", "scan.tif  1\n/VOC2012/JPEGImages/2007_000001.jpg  -1\n")
+    assert list(labels_of(load_voc(voc, split="scans"))) == ["2007_000001", "scan.tif"]
+
+
+def test_classes_of_a_subset_are_those_that_its_photos_show(voc: Path) -> None:
+    """A run on some photos of VOC needs no photo of each of the 20 classes."""
+    make_photo(voc / "JPEGImages/more.jpg")
+    make_text(voc / "Annotations/more.xml", "<annotation><object><name>dog</name></object></annotation>")
+    make_text(voc / "ImageSets/Segmentation/dogs.txt", "2007_000001\n2007_000003\nmore\n")
+    (voc / "Annotations/2007_000001.xml").write_text("<annotation><object><name>dog</name></object></annotation>")
+    (voc / "Annotations/2007_000003.xml").write_text("<annotation><object><name>dog</name></object></annotation>")
+    data = trainable(load_voc(voc, split="dogs"))
+    assert (data.classes, data.images_per_class()) == (("dog",), {"dog": 3})
+    truth = data.truth(data[0])
+    assert truth is not None
+    assert sorted(set(truth.ravel().tolist())) == [0, 1, 255]
+    assert data.remarks[-1].endswith("(19 of 20 classes)")

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ def dense_crf(
     """
     image, probabilities = _checked(image, probabilities)
     kernels = _kernels(gaussian, bilateral)
+    steps, tolerance = _whole(steps), _number(tolerance, "the tolerance")
     if steps < 0 or not tolerance >= 0:
         raise UserError(f"steps and tolerance must not be negative: {steps}, {tolerance}")
     labels, height, width = probabilities.shape
@@ -88,17 +90,49 @@ def _kernels(
     """Return each kernel's widths, one a dimension, and its compatibility."""
     kernels: list[tuple[Widths, Compatibility]] = []
     if gaussian is not None:
-        sigma, compatibility = gaussian
+        (sigma,), compatibility = _parts(gaussian, "gaussian", "(sigma, compatibility)")
         kernels.append(((sigma,) * 2, compatibility))
     if bilateral is not None:
-        sigma, sigma_colour, compatibility = bilateral
-        kernels.append(((sigma,) * 2 + (sigma_colour,) * 3, compatibility))
-    for widths, compatibility in kernels:
-        if not all(0 < sigma < math.inf for sigma in widths):
-            raise UserError(f"a dense CRF's kernel widths must be positive, finite numbers, not {widths}")
-        if not np.isfinite(compatibility).all():
-            raise UserError("a dense CRF's compatibility must be finite")
+        (sigma, colour), compatibility = _parts(bilateral, "bilateral", "(sigma, sigma in colour, compatibility)")
+        kernels.append(((sigma,) * 2 + (colour,) * 3, compatibility))
     return kernels
+
+
+def _parts(kernel: Any, name: str, form: str) -> tuple[Widths, Compatibility]:
+    """Return the widths of a kernel that was given, and its compatibility."""
+    values = [] if isinstance(kernel, str) or not isinstance(kernel, Iterable) else list(kernel)
+    if len(values) != len(form.split(",")):
+        raise UserError(f"{name} must be {form} or None, not {kernel!r}")
+    widths = tuple(_number(width, f"a width of {name}") for width in values[:-1])
+    if not all(0 < width < math.inf for width in widths):
+        raise UserError(f"a dense CRF's kernel widths must be positive, finite numbers, not {widths}")
+    compatibility = _array(values[-1], f"the compatibility of {name}")
+    if not np.issubdtype(compatibility.dtype, np.number) or not np.isfinite(compatibility).all():
+        raise UserError(f"the compatibility of {name} must be a finite number or a matrix of them, not {values[-1]!r}")
+    return widths, compatibility.astype(np.float32)
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} must be a number, not {value!r}") from None
+
+
+def _whole(steps: Any) -> int:
+    try:
+        return index(steps)
+    except TypeError:
+        raise UserError(f"steps must be a whole number, not {steps!r}") from None
+
+
+def _array(values: Any, name: str) -> npt.NDArray[Any]:
+    """Return what was given as an array; a tensor that has a gradient or lies on a GPU is none."""
+    try:
+        return np.asarray(values)
+    except (RuntimeError, TypeError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(f"{name} cannot be an array ({said}); of a tensor give .detach().cpu().numpy()") from None
 
 
 def _lattices(image: Bytes, kernels: list[Widths]) -> tuple[list[Lattice], Integers, Floats]:
@@ -154,7 +188,7 @@ def _factor(compatibility: Compatibility, labels: int, present: npt.NDArray[np.i
 
 def _checked(image: Any, probabilities: Any) -> tuple[Bytes, Floats]:
     """Return both as C-ordered arrays of the right type, or say what is wrong with them."""
-    image, probabilities = np.asarray(image), np.asarray(probabilities)
+    image, probabilities = _array(image, "the image"), _array(probabilities, "probabilities")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UserError(f"the image must be uint8, H x W x 3; it is {image.dtype}, shape {image.shape}")
     if probabilities.ndim != 3 or probabilities.shape[1:] != image.shape[:2]:

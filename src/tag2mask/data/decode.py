@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
+from tag2mask.data.signatures import what_it_is
 from tag2mask.errors import DataError
 from tag2mask.files import whole
 
@@ -23,7 +24,8 @@ Levels: TypeAlias = tuple[int, int]
 MAX_PIXELS = 178_956_970
 """Photos of more pixels than this are refused (the limit at which Pillow too speaks of a bomb)."""
 
-PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_BASIC = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+PHOTO_FORMATS = (*_BASIC, "AVIF") if features.check("avif") else _BASIC
 """What is tried on a photo, by its content. Never all that Pillow knows: EPS would start Ghostscript."""
 
 _TURNS = {
@@ -143,22 +145,32 @@ def photo_size(path: str | Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
+def is_turned(path: str | Path) -> bool:
+    """Return whether a photo's EXIF orientation swaps its height and width.
+
+    Raises:
+        DataError: the file is missing, too large, or its header is no photo's.
+    """
+    with _opened(path, PHOTO_FORMATS) as image:
+        return _orientation(image) >= 5
+
+
 def read_mask(path: str | Path) -> np.ndarray:
     """Read a mask: class indices, 0 for background, 255 for ignored pixels.
 
-    A palette PNG gives its indices whatever their colours, a grey PNG its values, a 1-bit PNG 0 and 1.
-    An RGB PNG is read by the colours of `voc_palette`.
+    A palette image gives its indices whatever their colours, a grey one its values, a 1-bit one 0 and 1.
+    An RGB image is read by the colours of `voc_palette`.
 
     Args:
-        path: a PNG file.
+        path: a PNG, BMP or TIFF file.
 
     Returns:
         uint8 H x W.
 
     Raises:
-        DataError: the file is missing, corrupt or no PNG, or has colours or values that are no class.
+        DataError: the file is missing, corrupt or of another format, or has colours or values that are no class.
     """
-    with _opened(path, ("PNG",), what="mask") as image:
+    with _opened(path, ("PNG", "BMP", "TIFF"), what="mask") as image:
         image.load()
         if image.mode in ("RGB", "RGBA"):
             return _indices_of_colours(np.asarray(image.convert("RGB")), path)
@@ -239,13 +251,13 @@ def refused(path: str | Path, formats: tuple[str, ...], what: str) -> Iterator[N
         limit = MAX_PIXELS // 1_000_000
         raise DataError(f"{path}: more than {limit} million pixels; make a smaller copy of the {what}") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on corrupt bytes
-        reason = _why_unreadable(error, formats)
+        reason = _why_unreadable(error, path, formats)
         raise DataError(f"{path}: the {what} cannot be read ({reason}); replace the file or remove it") from None
 
 
-def _why_unreadable(error: Exception, formats: tuple[str, ...]) -> str:
+def _why_unreadable(error: Exception, path: str | Path, formats: tuple[str, ...]) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "no " + ", ".join(formats) + " file"
+        return what_it_is(path) or "no " + ", ".join(formats) + " file"
     return (isinstance(error, OSError) and error.strerror) or "truncated or corrupt"
 
 

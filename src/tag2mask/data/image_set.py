@@ -12,11 +12,11 @@ from typing import overload
 
 import numpy as np
 
-from tag2mask.data import tables
-from tag2mask.data.decode import Levels, photo_size, read_mask, read_photo, write_mask
+from tag2mask.data.class_names import BACKGROUND, check_classes, check_known, class_indices, class_name, label_indices
+from tag2mask.data.decode import Levels, photo_size, read_mask, read_photo
 from tag2mask.data.levels import levels_of
 from tag2mask.data.photo_names import check_photo_names
-from tag2mask.data.photos import masks_by_name, readable
+from tag2mask.data.photos import masks_by_name, readable, turned_hint
 from tag2mask.data.split import divide
 from tag2mask.errors import DataError, few
 from tag2mask.names import IGNORE
@@ -84,6 +84,7 @@ class ImageSet:
         labels_from: where the labels were read, in words (``"labels.csv"``, ``"class folders"``).
         remarks: what else is worth knowing, such as how the set differs from the published one.
         origin: the path, tag table and split that `tag2mask.load` was given, so that a run's folder can say them.
+        mask_values: what each value of a mask file counts as, 0 for background first; None: as it is (`with_classes`).
 
     Raises:
         DataError: a label is not of 1 to C, a class is none or occurs twice, or photos have names that masks cannot
@@ -97,6 +98,7 @@ class ImageSet:
     labels_from: str = ""
     remarks: tuple[str, ...] = ()
     origin: tuple[str, str | None, str | None] | None = field(default=None, compare=False)
+    mask_values: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check classes, names and labels."""
@@ -104,7 +106,7 @@ class ImageSet:
             raise DataError(f"classes are a list of names, not the text {self.classes!r}; write [{self.classes!r}]")
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "samples", tuple(self.samples))
-        tables.check_classes(self.classes, self._source)
+        check_classes(self.classes, self._source)
         check_photo_names([sample.name for sample in self.samples])
         for sample in self.samples:
             if sample.labels and not 1 <= sample.labels[0] <= sample.labels[-1] <= len(self.classes):
@@ -142,10 +144,10 @@ class ImageSet:
         if strange := [tag for _, tags in rows for tag in tags if not isinstance(tag, str)]:
             raise DataError(f"tags are names of classes, not {strange[0]!r}; make Sample objects of class numbers")
         named = _names([photo for photo, _ in rows])
-        tags_of = dict(zip(named, (tags for _, tags in rows), strict=True))
-        used = {tag for tags in tags_of.values() for tag in tags} - {tables.BACKGROUND}
-        names = tables.class_indices(sorted(used) if classes is None else classes, "the tags")
-        tables.check_known(sorted(used), names, "the tags", "the classes")
+        tags_of = {name: tuple(class_name(tag) for tag in tags) for name, (_, tags) in zip(named, rows, strict=True)}
+        used = {tag for tags in tags_of.values() for tag in tags} - {BACKGROUND}
+        names = class_indices(sorted(used) if classes is None else map(class_name, classes), "the tags")
+        check_known(sorted(used), names, "the tags", "the classes")
         kept, notes = readable(named, strict)
         made = make_samples(kept, tags_of, names, _masks_of(masks, named))
         return cls(tuple(names), made, notes).with_levels()
@@ -184,10 +186,41 @@ class ImageSet:
         Raises:
             DataError: the mask cannot be read, is of another size than the photo or has an unknown class.
         """
-        mask = self.draw_truth(sample) if sample.mask is None else read_mask(sample.mask)
-        if mask is not None:
-            _check_mask(mask, sample, len(self.classes))
+        if sample.mask is not None:
+            mask = self.mask_file(sample)
+            return mask if self.mask_values is None else _renumbered(mask, self.mask_values)
+        drawn = self.draw_truth(sample)
+        if drawn is not None:
+            _check_mask(drawn, sample, len(self.classes))
+        return drawn
+
+    def mask_file(self, sample: Sample) -> np.ndarray:
+        """Return what the mask file of a sample holds, checked, uint8 H x W; raises as `truth`."""
+        assert sample.mask is not None
+        mask = read_mask(sample.mask)
+        _check_mask(mask, sample, len(self.classes if self.mask_values is None else self.mask_values[1:]))
         return mask
+
+    def with_classes(self, classes: Iterable[str]) -> ImageSet:
+        """Return the same set with some of its classes, in the order given; all others become background.
+
+        Raises:
+            DataError: a class is not the set's.
+        """
+        classes = tuple(classes)
+        if classes == self.classes:
+            return self
+        check_known(classes, dict.fromkeys(self.classes, 0), self._source, "the classes")
+        number = {name: index for index, name in enumerate(classes, 1)}
+        values = (0, *(number.get(name, 0) for name in self.classes))
+        samples = (replace(one, labels=tuple(values[n] for n in one.labels if values[n])) for one in self.samples)
+        return replace(
+            self,
+            classes=classes,
+            samples=tuple(samples),
+            draw_truth=self.draw_truth if self.draw_truth is no_truth else partial(_drawn, self.draw_truth, values),
+            mask_values=values if self.mask_values is None else tuple(values[value] for value in self.mask_values),
+        )
 
     def with_samples(self, samples: tuple[Sample, ...]) -> ImageSet:
         """Return the same set with other photos."""
@@ -245,7 +278,7 @@ def make_samples(
 ) -> tuple[Sample, ...]:
     """Return a sample of each photo, with its mask where there is one; all by name."""
     return tuple(
-        Sample(name, file, tables.label_indices(tags[name], classes), masks.get(name)) for name, file in photos.items()
+        Sample(name, file, label_indices(tags[name], classes), masks.get(name)) for name, file in photos.items()
     )
 
 
@@ -262,66 +295,16 @@ def scaled_alike(samples: Sequence[Sample], levels: Levels | None = None) -> tup
     return tuple(samples) if levels is None else tuple(replace(sample, levels=levels) for sample in samples)
 
 
-def keep_truth(image_set: ImageSet, folder: Path) -> ImageSet:
-    """Return the same set, whose drawn truth is written to ``folder`` once and read from there afterwards.
-
-    It is drawn again where the file of the labels has changed since. Where labels are from no file, nothing can say
-    whether the truth is as it was: it is drawn each time. Truth in mask files stays as it is.
-    """
-    source = Path(image_set.labels_from)
-    if image_set.draw_truth is no_truth or not source.is_file():
-        return image_set
-    return replace(image_set, draw_truth=partial(_kept, image_set.draw_truth, folder, source.stat().st_mtime_ns))
+def _renumbered(mask: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """Return a mask whose values count as others; 255 stays."""
+    table = np.full(256, IGNORE, np.uint8)
+    table[: len(values)] = values
+    return table[mask]
 
 
-def check_trainable(image_set: ImageSet) -> None:
-    """Check that every class has the two photos that a class pattern needs at the least.
-
-    Raises:
-        DataError: a class has one photo or none, or there are no photos at all.
-    """
-    check_not_empty(image_set)
-    rare = [f"{name!r} ({count})" for name, count in image_set.images_per_class().items() if count < 2]
-    if rare:
-        raise DataError(
-            f"{image_set._source}: too few photos to learn from: {few(rare)};"
-            " give each class two photos or more, or take it out of the tags and the list of classes"
-        )
-
-
-def check_not_empty(image_set: ImageSet) -> None:
-    """Check that there are photos.
-
-    Raises:
-        DataError: there are none.
-    """
-    if not image_set.samples:
-        raise DataError(f"{image_set._source}: the image set has no photos; give it some")
-
-
-def check_mask_sizes(image_set: ImageSet) -> None:
-    """Check from the files' headers that every mask is of its photo's size.
-
-    Raises:
-        DataError: one is not, or is no image file.
-    """
-    for sample in image_set.samples:
-        if sample.mask is not None:
-            _check_size(photo_size(sample.mask), sample)
-
-
-def _kept(
-    draw: Callable[[Sample], np.ndarray | None], folder: Path, of_labels: int, sample: Sample
-) -> np.ndarray | None:
-    """Return the kept mask if it was drawn from this state of the labels, whose time of change it then has."""
-    file = folder / f"{sample.name}.png"
-    if file.is_file() and file.stat().st_mtime_ns == of_labels:
-        return read_mask(file)
+def _drawn(draw: Callable[[Sample], np.ndarray | None], values: Sequence[int], sample: Sample) -> np.ndarray | None:
     mask = draw(sample)
-    if mask is not None:
-        write_mask(file, mask)
-        os.utime(file, ns=(of_labels, of_labels))
-    return mask
+    return None if mask is None else _renumbered(mask, values)
 
 
 def _names(photos: Sequence[Path]) -> dict[str, Path]:
@@ -357,8 +340,8 @@ def _check_size(mask_size: tuple[int, ...], sample: Sample) -> None:
     if mask_size != size:
         seen = f"{mask_size[0]} x {mask_size[1]} pixels (height x width)"
         raise DataError(
-            f"{_truth_of(sample)} has {seen}, its photo {sample.image.name} {size[0]} x {size[1]};"
-            " save the mask at the photo's size"
+            f"{_truth_of(sample)} has {seen}, its photo {sample.image.name} {size[0]} x {size[1]}"
+            f"{turned_hint(sample.image, mask_size) or '; save the mask at the size of its photo'}"
         )
 
 

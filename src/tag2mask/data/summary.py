@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tag2mask.data.class_names import case_remarks
 from tag2mask.data.image_set import ImageSet
 from tag2mask.data.photo_names import name_remarks
 from tag2mask.errors import few
@@ -29,28 +32,46 @@ def summary(image_set: ImageSet) -> str:
         *_columns(image_set.images_per_class()),
     ]
     if image_set.skipped:
-        lines += [f"left out: {len(image_set.skipped)}", *(f"  {note}" for note in image_set.skipped[:3])]
-    if len(image_set.skipped) > 3:
-        lines.append(f"  and {len(image_set.skipped) - 3} more")
+        lines += [f"left out: {len(image_set.skipped)}", *_by_reason(image_set.skipped)]
     return "\n".join([*lines, *image_set.remarks, *_own_remarks(image_set)])
+
+
+def _by_reason(notes: Sequence[str], most: int = 5) -> list[str]:
+    """Return a line for each reason why something was left out, with an example; the most frequent first.
+
+    >>> _by_reason(["a.heic: .heic is not read", "b.heic: .heic is not read", "c.jpg: the file is empty"])
+    ['  2 of: a.heic: .heic is not read', '  c.jpg: the file is empty']
+    """
+    alike: dict[str, list[str]] = {}
+    for note in notes:
+        alike.setdefault(note.rpartition(": ")[2], []).append(note)
+    groups = sorted(alike.values(), key=len, reverse=True)
+    lines = [f"  {len(group)} of: {group[0]}" if len(group) > 1 else f"  {group[0]}" for group in groups[:most]]
+    rest = sum(map(len, groups[most:]))
+    return [*lines, f"  and {rest} more"] if rest else lines
 
 
 def _own_remarks(image_set: ImageSet) -> list[str]:
     """Return what the photos and labels of a set give reason to say."""
     remarks = name_remarks(sample.name for sample in image_set.samples)
+    remarks += case_remarks(image_set.images_per_class())
     if image_set.levels:
         low, high = image_set.levels
         remarks.append(f"16-bit photos: the values {low} to {high} become 0 to 255")
-    for together in _always_together(image_set)[:3]:
-        remarks.append(
-            f"{few([repr(name) for name in together])} are on the same photos, so that nothing tells them apart;"
-            " if this is one tag, separate tags by ; in the table"
-        )
+    if together := _always_together(image_set):
+        more = f" (and {len(together) - 1} more such)" if len(together) > 1 else ""
+        advice = "; if this is one tag, separate tags by ; in the table" if _is_csv(image_set.labels_from) else ""
+        names = few([repr(name) for name in together[0]])
+        remarks.append(f"{names} are on the same photos{more}, so that nothing tells them apart{advice}")
     return remarks
 
 
+def _is_csv(labels_from: str) -> bool:
+    return labels_from.lower().endswith((".csv", ".tsv"))
+
+
 def _always_together(image_set: ImageSet) -> list[list[str]]:
-    """Return the groups of classes that are on the same photos, three photos at the least."""
+    """Return the groups of classes that are on the same photos, two photos at the least."""
     photos: list[list[int]] = [[] for _ in image_set.classes]
     for place, sample in enumerate(image_set.samples):
         for label in sample.labels:
@@ -58,7 +79,7 @@ def _always_together(image_set: ImageSet) -> list[list[str]]:
     groups: dict[tuple[int, ...], list[str]] = {}
     for name, places in zip(image_set.classes, photos, strict=True):
         groups.setdefault(tuple(places), []).append(name)
-    return [names for places, names in groups.items() if len(names) > 1 and len(places) > 2]
+    return [names for places, names in groups.items() if len(names) > 1 and len(places) > 1]
 
 
 def _columns(counts: dict[str, int], width: int = 80) -> list[str]:

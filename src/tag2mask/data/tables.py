@@ -1,62 +1,78 @@
-"""Tag tables (CSV or JSON), lists of photos, and the matching of their entries with photo files."""
+"""Tag tables: which tags each photo carries, in CSV or JSON as people and their programs write them."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from tag2mask.data.class_names import BACKGROUND, check_class_name, class_name
+from tag2mask.data.matching import match_photos
+from tag2mask.data.text import read_json, read_text
 from tag2mask.errors import DataError, few, nearest
 
-TABLE_NAMES = ("labels.csv", "tags.csv", "labels.json", "tags.json")
-"""The tag tables looked for in a folder, in this order."""
+TABLE_NAMES = ("labels.csv", "tags.csv", "labels.json", "tags.json", "_classes.csv")
+"""The tag tables looked for in a folder, in this order; Roboflow writes the last."""
 
-BACKGROUND = "background"
-"""The tag of a photo that shows none of the classes."""
+_IMAGE = (
+    "image", "images", "image_name", "image_path", "image_file", "image_id", "filename", "file_name", "file",
+    "filepath", "file_path", "photo", "photos", "path", "img", "name",
+)  # fmt: skip
+_LABELS = ("labels", "label", "tags", "tag", "classes", "class", "class_name", "categories", "category")
+"""What the columns may be called, in any case."""
 
-LONGEST_NAME = 200
-"""Characters of a class's name."""
+_SEPARATORS = r"[;|,]"
+_NO_TAG = frozenset(("nan", "<na>", "n/a", "#n/a", "null", "none"))
+"""What programs write into a cell that is empty."""
 
-_JOINERS = dict.fromkeys((0x200C, 0x200D))
-_COLUMNS = ("image", "labels")
+_YES, _NO = frozenset(("1", "1.0", "true", "yes", "x")), frozenset(("0", "0.0", "false", "no", ""))
+"""The cells of a table with one column a class."""
+
+Rows = list[tuple[str, list[str]]]
+
+
+class _Columns(NamedTuple):
+    """Where a table has what: the photo's name, and the labels or, where that is None, one column a class."""
+
+    image: int
+    labels: int | None
+    classes: tuple[int, ...]
 
 
 def read_table(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Read a tag table: which tags each photo carries.
 
-    CSV has the header ``image,labels``. If any ``;``, ``|`` or ``,`` occurs in the labels column, these
-    separate the tags, and tags may contain spaces; else spaces do. JSON is
-    ``{"a.jpg": ["dog", "person"]}`` or ``[{"image": "a.jpg", "labels": ["dog", "person"]}]``.
+    CSV is separated by ``,``, ``;``, TAB or ``|``, whichever parts its header. It has a column of photos (``image``,
+    ``filename``, ``path``, ...) and one of tags (``labels``, ``label``, ``tags``, ``class``, ...), or one column a
+    class, with 1 or 0 in it. If any ``;``, ``|`` or ``,`` occurs in the labels column, these separate the tags, and
+    tags may contain spaces; else spaces do. A cell may also be a list as Python writes it, ``['dog', 'hot dog']``. JSON
+    is ``{"a.jpg": ["dog", "person"]}`` or ``[{"image": "a.jpg", "labels": ["dog", "person"]}]``.
 
     Returns:
-        the tags of each photo as written, without repetitions; none where the cell is empty.
+        the tags of each photo, of all its rows, without repetitions, as `class_name` gives them; none where the cells
+        are empty.
 
     Raises:
-        DataError: the file is missing or is not such a table, or names a photo twice.
+        DataError: the file is missing or is not such a table.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise DataError(f"{path}: a tag table is a .csv or .json file; save it as one of these")
+    if path.suffix.lower() not in (".csv", ".tsv", ".json"):
+        raise DataError(f"{path}: a tag table is a .csv, .tsv or .json file; save it as one of these")
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
-    table: dict[str, tuple[str, ...]] = {}
+    table: dict[str, dict[str, None]] = {}
     for image, tags in rows:
         if not image:
             raise DataError(f"{path}: a row has no photo name; fill the image column or remove the row")
-        if image in table:
-            raise DataError(f"{path}: {image!r} has two rows; put all its tags in one")
-        table[image] = tuple(dict.fromkeys(tags))
+        table.setdefault(image, {}).update(dict.fromkeys(class_name(tag) for tag in tags))
     if not table:
         raise DataError(f"{path}: the table has no rows; add one for each photo")
     for tag in {tag for tags in table.values() for tag in tags}:
         check_class_name(tag, path)
-    return table
+    return {image: tuple(tags) for image, tags in table.items()}
 
 
 def table_tags(table: Path, photos: Mapping[str, Path]) -> dict[str, tuple[str, ...]]:
@@ -68,53 +84,6 @@ def table_tags(table: Path, photos: Mapping[str, Path]) -> dict[str, tuple[str, 
     rows = read_table(table)
     names = match_photos(rows, photos, table)
     return {names[entry]: tags for entry, tags in rows.items()}
-
-
-def read_list(path: str | Path) -> list[str]:
-    """Read a text file of one entry a line; blank lines are passed over.
-
-    Raises:
-        DataError: the file is missing, not UTF-8, or has no entries.
-    """
-    entries = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    if not entries:
-        raise DataError(f"{path}: the list is empty; write one entry a line")
-    return entries
-
-
-def read_text(path: str | Path) -> str:
-    """Read a UTF-8 text file, with or without a byte order mark.
-
-    Raises:
-        DataError: the file cannot be read or is not UTF-8.
-    """
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8 text; save the file as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file's name") from None
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a key that stands twice in one object is an error.
-
-    Raises:
-        DataError: the file cannot be read or is not JSON.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        record = dict(pairs)
-        if len(record) < len(pairs):
-            twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-            raise DataError(f"{path}: {twice!r} occurs twice; merge the two")
-        return record
-
-    try:
-        return json.loads(read_text(path), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, json.JSONDecodeError) else "numbers or nesting out of bounds"
-        raise DataError(f"{path}: not valid JSON ({reason}); mend or export the file again") from None
 
 
 def find_table(folder: Path, labels: str | Path | None) -> Path | None:
@@ -131,212 +100,133 @@ def find_table(folder: Path, labels: str | Path | None) -> Path | None:
     raise DataError(f"{labels}: no such tag table, here or in {folder}; check the file's name")
 
 
-def find_list(split: str | Path, folders: Iterable[Path]) -> Path:
-    """Return the file of a split: ``<split>.txt`` in one of the folders, or a path to any file.
-
-    Raises:
-        DataError: there is no such file; the message names the nearest split that there is.
-    """
-    folders = list(folders)
-    for path in (*(folder / f"{split}.txt" for folder in folders), Path(split)):
-        if os.path.isfile(path):  # unlike Path.is_file, it takes names that no file can have
-            return path
-    known = sorted(
-        {path.stem for folder in folders for path in folder.glob("*.txt")} - {"classes"},
-    )
-    there = f"there is {few(known, 6)}{nearest(str(split), known)}" if known else "there is no list of photos"
-    raise DataError(f"{split}: no such split in {few([str(folder) for folder in folders])}; {there}")
-
-
-def match_photos(entries: Iterable[str], photos: Mapping[str, Path], source: Path) -> dict[str, str]:
-    """Match the entries of a table or list with photos.
-
-    An entry may have the photo's suffix or not, and its sub-folder or not where that leaves no doubt.
-
-    Args:
-        entries: as written in the file ``source``.
-        photos: files of the photos by name.
-
-    Returns:
-        the photo's name of each entry.
-
-    Raises:
-        DataError: an entry is no photo's, may be one of several photos', or two are one photo's.
-    """
-    full, short = _photo_keys(photos)
-    found: dict[str, str] = {}
-    unknown: list[str] = []
-    taken: dict[str, str] = {}
-    for entry in entries:
-        names = full.get(key := _key(entry)) or short.get(key) or []
-        if len(names) > 1:  # of names that differ in how accents are composed, the one as written
-            names = [name for name in names if entry in (name, name + photos[name].suffix)] or names
-        if not names:
-            unknown.append(entry)
-        elif len(names) > 1:
-            many = few([repr(name) for name in names])
-            raise DataError(f"{source}: {entry!r} may be {many}; write the photo's sub-folder too")
-        elif taken.setdefault(names[0], entry) != entry:
-            raise DataError(f"{source}: {taken[names[0]]!r} and {entry!r} are one photo; keep one of them")
-        else:
-            found[entry] = names[0]
-    if unknown:
-        hint = nearest(unknown[0], list(full)[:10_000])
-        which = few([repr(entry) for entry in unknown])
-        raise DataError(
-            f"{source}: no photo for {len(unknown)} of the entries: {which}; add the photos or remove the entries{hint}"
-        )
-    return found
-
-
-def check_tagged(names: Iterable[str], tags: Mapping[str, tuple[str, ...]], source: str) -> None:
-    """Check that each photo has tags.
-
-    Raises:
-        DataError: some photo has none.
-    """
-    bare = [repr(name) for name in names if not tags.get(name)]
-    if bare:
-        raise DataError(
-            f"{source}: no tags for {len(bare)} of the photos: {few(bare)};"
-            f" add their tags ('{BACKGROUND}' where none of the classes is shown) or remove the photos"
-        )
-
-
-def label_indices(tags: Iterable[str], classes: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the sorted class indices of the tags; the background is none.
-
-    >>> label_indices(["dog", "background", "cat"], {"cat": 1, "dog": 2})
-    (1, 2)
-    """
-    return tuple(sorted({classes[tag] for tag in tags if tag != BACKGROUND}))
-
-
-def class_indices(classes: Iterable[str], source: str | Path) -> dict[str, int]:
-    """Return the index, from 1, of each class in the order given.
-
-    Raises:
-        DataError: no class, more than 254 of them, or one twice.
-    """
-    classes = list(classes)
-    indices = {name: index for index, name in enumerate(classes, 1)}
-    if not classes:
-        raise DataError(f"{source}: no class but the background; name at least one")
-    if len(classes) > 254:
-        raise DataError(f"{source}: {len(classes)} classes, but an 8-bit mask holds 254; merge some")
-    if len(indices) < len(classes):
-        twice = next(name for name in indices if classes.count(name) > 1)
-        raise DataError(f"{source}: class {twice!r} occurs twice; remove one of them")
-    return indices
-
-
-def check_classes(classes: Iterable[str], source: str | Path) -> None:
-    """Check the names of an image set's classes.
-
-    Raises:
-        DataError: `class_indices` or `check_class_name` refuses them, or the background is among them.
-    """
-    for name in class_indices(classes, source):
-        if not isinstance(name, str):
-            raise DataError(f"{source}: {name!r} is no name of a class; write it as text")
-        check_class_name(name, source)
-        if name == BACKGROUND:
-            raise DataError(f"{source}: {BACKGROUND!r} is always 0; take it out of the classes, whose first is 1")
-
-
-def check_known(tags: Iterable[str], classes: Mapping[str, int], source: str | Path, listed: str) -> None:
-    """Check that the tags are of the listed classes or the background.
-
-    Raises:
-        DataError: a tag is not; the message names the nearest class.
-    """
-    for tag in tags:
-        if tag not in classes and tag != BACKGROUND:
-            hint = nearest(tag, classes) or "; mend one of the two"
-            raise DataError(f"{source}: tag {tag!r} is not among {listed}{hint}")
-
-
-def check_class_name(name: str, source: str | Path) -> None:
-    """Check that a class name can be printed on one line; what joins or parts letters and emoji may be in it.
-
-    Raises:
-        DataError: it is empty, too long or has unprintable characters.
-    """
-    if not name.translate(_JOINERS) or len(name) > LONGEST_NAME or not name.translate(_JOINERS).isprintable():
-        raise DataError(
-            f"{source}: {name[:LONGEST_NAME]!r} cannot be the name of a class; use printable characters,"
-            f" {LONGEST_NAME} at most"
-        )
-
-
-def _csv_rows(path: Path) -> list[tuple[str, list[str]]]:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+def _csv_rows(path: Path) -> Rows:
+    text = read_text(path)
+    if text.casefold().startswith("sep="):  # a line for Excel
+        text = text.partition("\n")[2]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True, strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num} is not CSV ({error}); mend the line") from None
+        raise DataError(f"{path}: line {reader.line_num} is not CSV ({error}); fix the line") from None
     if not rows:
         raise DataError(f"{path}: the table is empty; its first line must be image,labels")
-    header = [name.strip() for name in rows[0][1]]
-    _check_columns(header, path)
-    for line, row in rows[1:]:
-        if len(row) != len(_COLUMNS):
-            raise DataError(f"{path}: line {line} has {len(row)} cells, not 2; quote tags that contain commas")
-    image, labels = (header.index(name) for name in _COLUMNS)
-    split = _tag_splitter([row[labels] for _, row in rows[1:]])
-    return [(row[image].strip(), split(row[labels])) for _, row in rows[1:]]
+    header = _without_empty_end(rows[0][1])
+    cells = [[cell.strip() for cell in row] + [""] * (len(header) - len(row)) for _, row in rows[1:]]
+    for (line, _), row in zip(rows[1:], cells, strict=True):
+        if any(row[len(header) :]):
+            raise DataError(
+                f"{path}: line {line} has {len(_without_empty_end(row))} cells, not {len(header)}; quote tags that"
+                " contain commas"
+            )
+    columns = _find_columns(header, cells, path)
+    if columns.labels is None:
+        return [(row[columns.image], _marked(header, row, columns.classes)) for row in cells]
+    labels = columns.labels
+    split = _tag_splitter([row[labels] for row in cells])
+    return [(row[columns.image], split(row[labels])) for row in cells]
+
+
+def _delimiter(text: str) -> str:
+    """Return the sign that parts the header into columns of which one is the photos'."""
+    header = next((line for line in text.splitlines() if line.strip()), "")[:10_000]
+    for sign in ",;\t|":
+        names = [_plain(name) for name in next(csv.reader([header], delimiter=sign, skipinitialspace=True), [])]
+        if len(names) > 1 and any(name in _IMAGE for name in names):
+            return sign
+    return ","
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+
+
+def _without_empty_end(row: Sequence[str]) -> list[str]:
+    """Return a row without the empty cells at its end."""
+    filled = [place for place, cell in enumerate(row) if cell.strip()]
+    return list(row[: filled[-1] + 1]) if filled else []
+
+
+def _find_columns(header: list[str], cells: list[list[str]], path: Path) -> _Columns:
+    """Return where the photos and tags are; a column of row numbers is passed over."""
+    names = [_plain(name) for name in header]
+    first = 1 if names[0] in ("", "index", "unnamed:_0") and len(names) > 1 else 0
+    used = range(first, len(names))
+    image = next((place for known in _IMAGE for place in used if names[place] == known), None)
+    labels = next((place for known in _LABELS for place in used if names[place] == known), None)
+    others = tuple(place for place in used if place not in (image, labels))
+    if image is not None and labels is not None and not others:
+        return _Columns(image, labels, ())
+    if image is not None and labels is None and others and _is_one_hot(cells, others):
+        return _Columns(image, None, others)
+    unknown = [header[place].strip() for place in (others if image is not None else used)]
+    raise _wrong_columns(unknown, header, path)
+
+
+def _is_one_hot(cells: list[list[str]], columns: Iterable[int]) -> bool:
+    marks = _YES | _NO
+    columns = list(columns)
+    return any(cells) and all(row[place].casefold() in marks for row in cells for place in columns)
+
+
+def _marked(header: list[str], row: list[str], columns: Iterable[int]) -> list[str]:
+    """Return the classes that are marked in a row, the background if none is."""
+    return [header[place].strip() for place in columns if row[place].casefold() in _YES] or [BACKGROUND]
+
+
+def _wrong_columns(unknown: list[str], header: Sequence[str], path: Path) -> DataError:
+    known = (*_IMAGE, *_LABELS)
+    strange = [name for name in unknown if _plain(name) not in known]
+    what = f"unknown columns {few([repr(name) for name in strange])}" if strange else f"columns {list(header)}"
+    hint = nearest(strange[0], ("image", "labels")) if strange else ""
+    return DataError(f"{path}: {what}; a tag table has the columns image,labels{hint}")
 
 
 def _tag_splitter(cells: list[str]) -> Callable[[str], list[str]]:
     """Return the function that splits a labels cell of this table into tags."""
-    separators = r"[;|,]" if any(re.search(r"[;|,]", cell) for cell in cells) else r"\s+"
+    plain = [cell for cell in cells if not _is_list(cell)]
+    separators = _SEPARATORS if any(re.search(_SEPARATORS, cell) for cell in plain) else r"\s+"
 
     def split(cell: str) -> list[str]:
-        return [tag.strip() for tag in re.split(separators, cell) if tag.strip()]
+        if cell.casefold() in _NO_TAG:
+            return []
+        tags = _tags_of_list(cell) if _is_list(cell) else re.split(separators, cell)
+        return [tag.strip() for tag in tags if tag.strip()]
 
     return split
 
 
-def _json_rows(path: Path) -> list[tuple[str, list[str]]]:
+def _is_list(cell: str) -> bool:
+    return (len(cell) > 1 and cell[0] + cell[-1] in ("[]", "{}")) or (cell[:2] + cell[-1:] in ("(')", '(")'))
+
+
+def _tags_of_list(cell: str) -> list[str]:
+    """Return the tags of a cell that is a list, tuple or set as Python writes it, or its names without quotes.
+
+    >>> _tags_of_list("['dog', 'hot dog']"), _tags_of_list("[dog, hot dog]")
+    (['dog', 'hot dog'], ['dog', ' hot dog'])
+    """
+    inner = cell[1:-1]
+    quoted = [match[2] for match in re.finditer(r"""(['"])(.*?)\1(?=[\s,;]|$)""", inner)]
+    return quoted or re.split(_SEPARATORS if re.search(_SEPARATORS, inner) else r"\s+", inner)
+
+
+def _json_rows(path: Path) -> Rows:
     data = read_json(path)
     if isinstance(data, dict):
         data = [{"image": image, "labels": labels} for image, labels in data.items()]
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         raise DataError(f'{path}: not a tag table; write {{"a.jpg": ["dog", "person"], ...}}')
+    rows: Rows = []
     for row in data:
-        _check_columns(list(row), path)
-        tags = row["labels"]
-        if not isinstance(row["image"], str) or not _is_text_list(tags):
-            raise DataError(f'{path}: the tags of {row["image"]!r} must be a list of names, like ["dog", "person"]')
-    return [(row["image"].strip(), [tag.strip() for tag in row["labels"]]) for row in data]
+        columns = _find_columns(list(row) or [""], [], path)
+        values = list(row.values())
+        image, tags = values[columns.image], values[columns.labels or 0]
+        if not isinstance(image, str) or not _is_text_list(tags):
+            raise DataError(f'{path}: the tags of {image!r} must be a list of names, like ["dog", "person"]')
+        rows.append((image.strip(), [tag.strip() for tag in tags]))
+    return rows
 
 
 def _is_text_list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _check_columns(header: list[str], path: Path) -> None:
-    if sorted(header) == sorted(_COLUMNS):
-        return
-    unknown = [name for name in header if name not in _COLUMNS]
-    what = f"unknown columns {few([repr(name) for name in unknown])}" if unknown else f"columns {header}"
-    hint = nearest(unknown[0], _COLUMNS) if unknown else ""
-    raise DataError(f"{path}: {what}; a tag table has the columns image,labels{hint}")
-
-
-def _photo_keys(photos: Mapping[str, Path]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Return the photos' names by what may be written for them: in full, and with fewer or more folders."""
-    full: defaultdict[str, list[str]] = defaultdict(list)
-    short: defaultdict[str, list[str]] = defaultdict(list)
-    for name, file in photos.items():
-        base = file.parents[name.count("/")].name
-        for entry in (name, name + file.suffix):
-            full[_key(entry)].append(name)
-            for other in {PurePosixPath(entry).name, f"{base}/{entry}"}:
-                short[_key(other)].append(name)
-    return full, short
-
-
-def _key(entry: str) -> str:
-    """Return an entry as compared: Windows separators, ``./`` and decomposed accents make no difference."""
-    return unicodedata.normalize("NFC", PurePosixPath(entry.replace("\\", "/")).as_posix())

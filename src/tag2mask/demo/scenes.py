@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from tag2mask.data.class_names import BACKGROUND
 from tag2mask.data.decode import write_mask
-from tag2mask.data.tables import BACKGROUND
 from tag2mask.demo.backgrounds import draw_background
 from tag2mask.demo.brushes import Array, Pixels, Random, Shape, noise
 from tag2mask.demo.objects import CLASSES, KINDS, Kind, Surface

@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tag2mask.data import photo_size, read_mask, tables
-from tag2mask.data.photos import photos_by_name
+from tag2mask.data import photo_size, read_mask
+from tag2mask.data.class_names import class_list
+from tag2mask.data.matching import match_masks
+from tag2mask.data.photos import masks_by_name, photos_by_name
+from tag2mask.data.text import read_list
+from tag2mask.data.truth import ONLY_IGNORED
 from tag2mask.errors import DataError, ExportError, RunError, nearest
 from tag2mask.names import IGNORE, MaskKind
 from tag2mask.networks.weights import read_about
@@ -39,11 +43,14 @@ class Masks:
         """Yield each name and mask, uint8 H x W, one at a time.
 
         Raises:
-            DataError: a mask cannot be read, is of another size than its photo, or has an unknown class.
+            DataError: a mask cannot be read, is of another size than its photo, or has an unknown class; or all masks
+                together have none, only ignored pixels.
         """
+        seen_class = seen_ignored = False
         for name, file in track(self.files.items(), len(self.files), label):
             mask = read_mask(file)
             highest = int(np.max(mask, where=mask != IGNORE, initial=0))
+            seen_class, seen_ignored = seen_class or highest > 0, seen_ignored or bool((mask == IGNORE).any())
             if self.classes and highest > len(self.classes):
                 raise DataError(f"{file}: class index {highest}, but there are {len(self.classes)} classes")
             if name in self.photos and photo_size(self.photos[name]) != mask.shape:
@@ -53,6 +60,8 @@ class Masks:
                     f"{photo[0]} x {photo[1]}; give the photo that it is of, or make the mask again"
                 )
             yield name, mask
+        if seen_ignored and not seen_class:
+            raise DataError(f"{next(iter(self.files.values()))}: this and all other masks {ONLY_IGNORED}")
 
     def photo_name(self, name: str) -> str:
         """Return the file name of a mask's photo: as the mask's name, with the photo's suffix."""
@@ -86,12 +95,12 @@ def open_masks(
     source = Path(source)
     run = resume_run(source) if (source / "config.yaml").is_file() else None
     folder = _folder(source, masks, run)
-    files = _chosen(_files(folder), split, folder)
+    files = _chosen(_files(folder), split)
     names: tuple[str, ...] = ()
     if classes is not None:
-        names = _names(tables.read_list(classes), classes)
+        names = class_list(read_list(classes), classes)
     elif run is not None:
-        names = _names(*_run_classes(run))
+        names = class_list(*_run_classes(run))
     found: Mapping[str, Path] = {}
     if photos is not None:
         found = photos_by_name(Path(photos))
@@ -121,30 +130,16 @@ def _folder(source: Path, masks: str | None, run: Run | None) -> Path:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    files = [file.relative_to(folder) for file in sorted(folder.rglob("*.png"))]
-    shown = [file for file in files if not any(part.startswith(".") for part in file.parts)]
-    if not shown:
+    files = masks_by_name(folder)
+    if not files:
         raise DataError(f"{folder}: no masks (*.png) in this folder; check the path")
-    return {file.with_suffix("").as_posix(): folder / file for file in shown}
+    return files
 
 
-def _chosen(files: dict[str, Path], split: str | Path | None, folder: Path) -> dict[str, Path]:
+def _chosen(files: dict[str, Path], split: str | Path | None) -> dict[str, Path]:
     if split is None:
         return files
-    names = list(dict.fromkeys(tables.read_list(split)))
-    missing = [name for name in names if name not in files]
-    if missing:
-        raise DataError(
-            f"{folder}: {len(missing)} of the {len(names)} masks that {split} names are missing, the first is "
-            f"{missing[0]}.png; predict them or mend the list"
-        )
-    return {name: files[name] for name in names}
-
-
-def _names(names: list[str], source: str | Path) -> tuple[str, ...]:
-    for name in names:
-        tables.check_class_name(name, source)
-    return tuple(tables.class_indices((name for name in names if name != tables.BACKGROUND), source))
+    return {name: files[name] for name in match_masks(read_list(split), files, split)}
 
 
 def _run_classes(run: Run) -> tuple[list[str], Path]:

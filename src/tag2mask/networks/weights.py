@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-from tag2mask.data.tables import check_class_name, class_indices
+from tag2mask.data.class_names import check_class_name, class_indices
 from tag2mask.errors import WeightsError, reason
 from tag2mask.files import write_bytes
 

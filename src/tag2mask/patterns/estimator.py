@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tag2mask.data import ImageSet, Sample, check_trainable, photo_size
+from tag2mask.data import ImageSet, Sample, photo_size, trainable
 from tag2mask.data.loading import photo_batches
 from tag2mask.distributed import device as default_device
 from tag2mask.distributed import gather, of_main, share
@@ -124,7 +124,12 @@ class ClassPatterns:
         """
         if not data.samples:
             raise DataError("the image set has no photos; class patterns are found in two photos of each class or more")
-        check_trainable(data)
+        data = trainable(data)
+        if classifier is not None and classifier.classes != data.classes:
+            raise DataError(
+                f"the classifier is of the classes {', '.join(classifier.classes)}, the photos of"
+                f" {', '.join(data.classes)}; give photos of each of its classes"
+            )
         if classifier is None:
             backbone = Backbone(self.backbone, [self.layer], output_stride=self.output_stride, weights=self.weights)
             classifier = Classifier(backbone, data.classes).eval().to(self.device or default_device())

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tag2mask.data import ImageSet
 from tag2mask.data.decode import Levels
-from tag2mask.data.tables import read_json
+from tag2mask.data.text import read_json
 from tag2mask.errors import RunError, few
 from tag2mask.files import write_text
 

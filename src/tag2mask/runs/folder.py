@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from tag2mask.config import Recipe, parse_recipe, read_yaml
-from tag2mask.data import ImageSet, check_mask_sizes, check_not_empty, check_trainable, keep_truth, load
+from tag2mask.data import ImageSet, check_not_empty, check_truth, keep_truth, load, trainable
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError, WeightsError
 from tag2mask.files import absolute, is_unfinished, remove_unfinished, write_text
@@ -82,10 +82,14 @@ class Run:
     keep: bool = False
 
     @cached_property
+    def _listed(self) -> ImageSet:
+        """The training photos with all classes that are listed, also those that no photo has."""
+        return self._load(self.given, self.source.path, self.source.split)
+
+    @cached_property
     def train(self) -> ImageSet:
         """The training photos with their image-level labels."""
-        data = self._load(self.given, self.source.path, self.source.split)
-        check_trainable(data)
+        data = trainable(self._listed)
         made_from = read_fingerprint(self.fingerprint_file) if self.keep else None
         data = data.with_levels(made_from.levels if made_from else None)
         return keep_truth(data, self.out / "truth" / "train")
@@ -96,13 +100,14 @@ class Run:
         if self.source.eval_split is None:
             return self.train
         data = self._load(self.given_eval, self.source.eval_split, self.source.eval_split)
-        if data.classes != self.train.classes:
+        if data.classes not in (self._listed.classes, self.train.classes):
             advice = "put a classes.txt beside the photos" if self.given_eval is None else "give both sets the same"
             raise DataError(
                 f"the evaluation photos have the classes {', '.join(data.classes)}, the training photos "
                 f"{', '.join(self.train.classes)}; {advice}"
             )
         check_not_empty(data)
+        data = data.with_classes(self.train.classes)
         return keep_truth(data.with_levels(self.train.levels), self.out / "truth" / "evaluation")
 
     def _load(self, given: ImageSet | None, said: str, split: str | None) -> ImageSet:
@@ -251,8 +256,8 @@ def _begin(run: Run) -> None:
             "or start a run in another folder"
         )
     remove_unfinished(run.out)
-    for data in (run.train, run.evaluation):
-        check_mask_sizes(data)
+    for data in (run.train, run.evaluation) if not is_known or run.changes.said else ():
+        check_truth(data)
     _warn_of_seen(run)
     _check_networks(run.recipe)
     # The configuration first: a folder with nothing else is a run that was killed as it began, and starts anew.

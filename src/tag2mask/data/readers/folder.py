@@ -6,10 +6,29 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from tag2mask.data import tables
+from tag2mask.data.class_names import (
+    BACKGROUND,
+    check_class_name,
+    check_known,
+    check_tagged,
+    class_indices,
+    class_list,
+    class_name,
+)
 from tag2mask.data.image_set import ImageSet, Sample, make_samples
-from tag2mask.data.photos import masks_by_name, photos_by_name, readable, stray_masks, unread_images
+from tag2mask.data.matching import find_list, is_split, match_photos, words_or_lines
+from tag2mask.data.photos import (
+    base_of,
+    masks_by_name,
+    photos_by_name,
+    readable,
+    stray_masks,
+    unread_files,
+    unread_images,
+)
 from tag2mask.data.registry import Place, Reader
+from tag2mask.data.tables import find_table, table_tags
+from tag2mask.data.text import read_list
 from tag2mask.errors import DataError, few
 
 log = logging.getLogger("tag2mask")
@@ -31,10 +50,11 @@ def load_folder(
 
     Args:
         path: the folder.
-        labels: the tag table (see `tables.read_table`). None: ``labels.csv``, ``tags.csv``, ``labels.json``
-            or ``tags.json`` in the folder, else one folder per class. The tag of a photo that shows none of
+        labels: the tag table (see `tag2mask.data.tables.read_table`). None: that of the folder, the first of
+            `tag2mask.data.tables.TABLE_NAMES` in it, else one folder per class. The tag of a photo that shows none of
             the classes is ``background``.
-        split: name of a list in the folder or path of a list: one photo a line. None: all photos.
+        split: name of a list in the folder or path of a list: one photo a line; or a folder of photos that is named
+            as a part of a data set, ``train``, ``val``, ... None: all photos.
         strict: unreadable photos are an error, not left out.
 
     Raises:
@@ -43,11 +63,11 @@ def load_folder(
     """
     root = Path(path)
     photos = photos_by_name(root)
-    table = tables.find_table(root, labels)
-    tags = _class_folder_tags(photos, root) if table is None else tables.table_tags(table, photos)
+    table = find_table(root, labels)
+    tags = _class_folder_tags(photos, root) if table is None else table_tags(table, photos)
     source = "class folders" if table is None else str(table)
     names = sorted(photos) if split is None else _split_names(split, root, photos)
-    tables.check_tagged(names, tags, source)
+    check_tagged(names, tags, source)
     classes = _classes(root, tags, source)
     masks = masks_by_name(root / "masks")
     kept, notes = readable({name: photos[name] for name in names}, strict)
@@ -56,6 +76,7 @@ def load_folder(
         make_samples(kept, tags, classes, masks),
         notes + stray_masks(root / "masks", masks, photos) + unread_images(root),
         labels_from=source,
+        remarks=_folder_remarks(photos, root) if table is None else (),
     )
 
 
@@ -82,29 +103,57 @@ def _class_folder_tags(photos: Mapping[str, Path], root: Path) -> dict[str, tupl
             f"{root}: no tags for {len(loose)} of the photos: {few(loose)};"
             " write labels.csv with the columns image,labels or put the photos into one folder per class"
         )
-    folders = {name: PurePosixPath(name).parts[0] for name in photos}
-    for folder in set(folders.values()):
-        tables.check_class_name(folder, root)
-    return {name: (folder,) for name, folder in folders.items()}
+    parts = {name: PurePosixPath(name).parts for name in photos}
+    splits = _split_folders(photos)
+    if splits and (bare := [name for name, folders in parts.items() if len(folders) < 3]):
+        raise DataError(
+            f"{root}: folders {few(splits)} are parts of a data set, not classes: no tags for {len(bare)} photos, as"
+            f" {bare[0]!r}; write labels.csv with the columns image,labels, or give a part's COCO JSON (YOLO's label"
+            " files are not read)"
+        )
+    tags = {name: class_name(folders[1 if splits else 0]) for name, folders in parts.items()}
+    for folder in set(tags.values()):
+        check_class_name(folder, root)
+    return {name: (folder,) for name, folder in tags.items()}
+
+
+def _split_folders(photos: Mapping[str, Path]) -> list[str]:
+    """Return the folders that all photos are in if they are parts of a data set, ``train``, ``val``; else none."""
+    tops = sorted({PurePosixPath(name).parts[0] for name in photos})
+    return tops if all(is_split(top) for top in tops) else []
+
+
+def _folder_remarks(photos: Mapping[str, Path], root: Path) -> tuple[str, ...]:
+    """Return remarks on class folders that are not what they seem."""
+    remarks = []
+    if splits := _split_folders(photos):
+        remarks.append(f"the folders {', '.join(splits)} are parts of the data, not classes; --split names one of them")
+    depth = 1 if splits else 0
+    seen = {PurePosixPath(name).parts[depth] for name in photos}
+    unread = [file.relative_to(base_of(root)).parts for file in unread_files(root)]
+    bare = sorted({parts[depth] for parts in unread if len(parts) > depth + 1} - seen)
+    if bare:
+        remarks.append(f"no class from {few([repr(name) for name in bare])}: no photo in these folders can be read")
+    return tuple(remarks)
 
 
 def _split_names(split: str | Path, root: Path, photos: Mapping[str, Path]) -> list[str]:
-    file = tables.find_list(split, (root, root / "splits"))
-    entries = dict.fromkeys(tables.read_list(file))
-    return sorted(tables.match_photos(entries, photos, file).values())
+    places = (root, root / "splits")
+    inside = [name for name in photos if name.startswith(f"{split}/")] if is_split(str(split)) else []
+    if inside and not any((place / f"{split}.txt").is_file() for place in places):
+        return inside
+    file = find_list(split, places)
+    return sorted(match_photos(words_or_lines(read_list(file), photos), photos, file).values())
 
 
 def _classes(root: Path, tags: Mapping[str, tuple[str, ...]], source: str) -> dict[str, int]:
     """Return the index by class: in the order of ``classes.txt``, else sorted."""
-    used = sorted({tag for row in tags.values() for tag in row} - {tables.BACKGROUND})
+    used = sorted({tag for row in tags.values() for tag in row} - {BACKGROUND})
     file = root / "classes.txt"
     if not file.is_file():
-        return tables.class_indices(used, source)
-    names = tables.read_list(file)
-    for name in names:
-        tables.check_class_name(name, file)
-    classes = tables.class_indices((name for name in names if name != tables.BACKGROUND), file)
-    tables.check_known(used, classes, source, listed=str(file))
+        return class_indices(used, source)
+    classes = class_indices(class_list(read_list(file), file), file)
+    check_known(used, classes, source, listed=str(file))
     return classes
 
 

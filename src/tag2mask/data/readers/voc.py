@@ -8,12 +8,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tag2mask.data import tables
+from tag2mask.data.class_names import BACKGROUND, check_known, check_tagged, class_indices
 from tag2mask.data.decode import read_mask
 from tag2mask.data.image_set import ImageSet, make_samples
+from tag2mask.data.matching import find_list, match_photos, words_or_lines
 from tag2mask.data.photos import PHOTO_SUFFIXES, masks_by_name, photos_by_name, readable
 from tag2mask.data.published import voc_remarks
 from tag2mask.data.registry import Place, Reader
+from tag2mask.data.tables import find_table, table_tags
+from tag2mask.data.text import read_list
 from tag2mask.errors import DataError
 from tag2mask.names import IGNORE
 
@@ -27,7 +30,8 @@ VOC_CLASSES = (
 _MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 """Where true masks lie; the last that has one counts."""
 
-_INDICES = tables.class_indices(VOC_CLASSES, "VOC")
+_LISTED = "VOC's classes (of your own ones: give JPEGImages as a folder of photos, with a tag table)"
+_INDICES = class_indices(VOC_CLASSES, "VOC")
 
 
 def load_voc(
@@ -46,7 +50,7 @@ def load_voc(
             (the classes in the true mask). None: the folder's own table, else ``Annotations``, else the
             masks. ``ImageSet.labels_from`` says which it was.
         split: a list in ``ImageSets/Segmentation`` or ``ImageSets/Main``, or path of a list; the first word
-            of each line counts, with or without folder and suffix. None: all photos that have labels.
+            of each line counts, with or without folders and suffix. None: all photos that have labels.
         strict: unreadable photos are an error, not left out.
 
     Raises:
@@ -58,7 +62,7 @@ def load_voc(
     masks = {name: file for folder in _MASK_FOLDERS for name, file in masks_by_name(root / folder).items()}
     source, tags_of = _labels(root, labels, photos, masks)
     tags = {name: tags for name in chosen or photos if (tags := tags_of(name))}
-    tables.check_tagged(chosen or tags, tags, source)
+    check_tagged(chosen or tags, tags, source)
     if not tags:
         raise DataError(f"{source}: no labels for any photo; give a tag table, 'xml' or 'masks' as labels")
     kept, notes = readable({name: photos[name] for name in sorted(tags)}, strict)
@@ -100,9 +104,9 @@ def _labels(
 ) -> tuple[str, Callable[[str], tuple[str, ...]]]:
     """Return where labels come from, and the function that gives those of a photo (none if it has none)."""
     annotations = root / "Annotations"
-    if labels not in ("xml", "masks") and (table := tables.find_table(root, labels)):
-        tags = tables.table_tags(table, photos)
-        tables.check_known({tag for row in tags.values() for tag in row}, _INDICES, table, "VOC's classes")
+    if labels not in ("xml", "masks") and (table := find_table(root, labels)):
+        tags = table_tags(table, photos)
+        check_known({tag for row in tags.values() for tag in row}, _INDICES, table, _LISTED)
         return str(table), lambda name: tags.get(name, ())
     if labels == "xml" or (labels is None and annotations.is_dir()):
         return str(annotations), lambda name: _xml_tags(annotations / f"{name}.xml")
@@ -117,8 +121,8 @@ def _xml_tags(file: Path) -> tuple[str, ...]:
         names = [node.text or "" for node in tree.iterfind("object/name")]
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise DataError(f"{file}: not valid XML ({error}); replace the file") from None
-    tables.check_known(names, _INDICES, file, "VOC's classes")
-    return tuple(names) or (tables.BACKGROUND,)
+    check_known(names, _INDICES, file, _LISTED)
+    return tuple(names) or (BACKGROUND,)
 
 
 def _mask_tags(file: Path | None) -> tuple[str, ...]:
@@ -127,12 +131,12 @@ def _mask_tags(file: Path | None) -> tuple[str, ...]:
     present = [int(index) for index in np.unique(read_mask(file)) if index not in (0, IGNORE)]
     if present and present[-1] > len(VOC_CLASSES):
         raise DataError(f"{file}: class index {present[-1]}, but VOC has 20 classes; replace the mask")
-    return tuple(VOC_CLASSES[index - 1] for index in present) or (tables.BACKGROUND,)
+    return tuple(VOC_CLASSES[index - 1] for index in present) or (BACKGROUND,)
 
 
 def _split_names(split: str | Path, root: Path, photos: Mapping[str, Path]) -> list[str]:
-    file = tables.find_list(split, (root / "ImageSets/Segmentation", root / "ImageSets/Main"))
-    return sorted(tables.match_photos(list_ids(file), photos, file).values())
+    file = find_list(split, (root / "ImageSets/Segmentation", root / "ImageSets/Main"))
+    return sorted(match_photos(words_or_lines(read_list(file), photos), photos, file).values())
 
 
 def list_ids(file: Path) -> list[str]:
@@ -141,7 +145,7 @@ def list_ids(file: Path) -> list[str]:
     Raises:
         DataError: the file is missing, not UTF-8, or has no entries.
     """
-    return _ids(tables.read_list(file))
+    return _ids(read_list(file))
 
 
 def _ids(lines: Iterable[str]) -> list[str]:
