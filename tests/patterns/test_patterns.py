@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
@@ -402,6 +403,16 @@ def test_descriptors_are_multiplied_once_for_all_classes_of_a_photo(data, classi
     discover(classifier, data, [made_patterns()])
     assert sum(seen) == 14 * (6 * 6 + 12 * 12)  # positions of layer4.0 and layer2.1 at 96 pixels
     assert len(seen) == 4 * len(classifier.backbone.layers)
+
+
+def test_a_class_in_every_photo_is_not_oriented_by_a_classifier_that_saw_nothing_else(data, classifier):
+    everywhere = ImageSet(data.classes[:1], tuple(replace(sample, labels=(1,)) for sample in data.samples))
+    alone = Classifier(classifier.backbone, data.classes[:1]).eval()
+    patterns = ClassPatterns("resnet10t", weights="random", size=64, workers=0).fit(everywhere, alone)
+    activation, centre = patterns.evidence_[0].tolist()
+    assert activation == 0
+    assert centre > 0
+    assert any("weak evidence" in line for line in patterns.doubts())
 
 
 def test_what_is_saved_gives_the_same_scores(fitted, tmp_path):
