@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tag2mask.config import load_recipe
+from tag2mask.data import load
 
 SCRIPTS = sorted(file.stem for file in (Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 
@@ -61,6 +62,49 @@ def test_all_switches_of_the_ablation_together_are_balanced(load_benchmark):
     assert len({row.model_dump_json() for row in rows}) == len(rows)
     unused = {"name": True, "segmenter": {"backbone_learning_rate"}}  # the backbone is frozen
     assert rows[-1].model_dump(exclude=unused) == load_recipe("balanced").model_dump(exclude=unused)
+
+
+def test_domains_on_a_few_photos(load_benchmark, shapes_folder, recipe_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    domains, file = load_benchmark("domains"), tmp_path / "domains.json"
+    given = [str(shapes_folder), "--out", str(tmp_path), "--recipe", str(recipe_file), "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["domains.py", *given, "--no-prediction", "--no-ceiling", "--every", "2"])
+    domains.main()
+    [row] = json.loads(file.read_text("utf-8"))
+    assert row["photos"] == 7
+    assert "ceiling" not in row
+    for name, signs in row["signs"].items():
+        assert all(-1 <= value <= 1 for value in signs["correlation"].values())
+        assert row["best"]["raw"]["iou"][name] > 0
+    assert "| shapes | 7 | 0 |" in capsys.readouterr().out
+    before = (tmp_path / "shapes/by-truth.json").stat().st_mtime_ns
+    domains.main()  # nothing is done again
+    assert (tmp_path / "shapes/by-truth.json").stat().st_mtime_ns == before
+
+
+def test_the_end_and_the_threshold_that_truth_chooses(load_benchmark, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    domains = load_benchmark("domains")
+    held = np.zeros((2, 2, len(domains.EDGES) - 1), np.int64)
+    held[0] = 1  # the first component knows nothing
+    held[1, 0, :40], held[1, 1, 40:] = 10, 10  # the class is at the second one's lower end
+    choice = domains.choose(1, {("layer", 1): held, ("layer", 2): held[::-1]})
+    assert choice == domains.Choice("layer", 1, -1, domains.EDGES[40], 1.0)
+    assert domains.choose(1, {("layer", 1): held[:, :, ::-1]})[:4] == ("layer", 1, 1, domains.EDGES[-41])
+    share = np.array([0.0, 0.5, 1.0])
+    assert domains.correlation(3, share.sum(), -share.sum(), share @ share, share @ share, -share @ share) == -1
+
+
+def test_smaller_sets_are_parts_of_larger_ones(load_benchmark, shapes_folder, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    take = load_benchmark("how_much_data").take
+    samples = load(shapes_folder).samples
+    sets = [set(take(samples, each, 0)) for each in (2, 4, 0)]
+    assert sets[0] < sets[1] < sets[2] == {sample.name for sample in samples}
+    for names, each in zip(sets, (2, 4), strict=False):
+        shown = [label for sample in samples if sample.name in names for label in sample.labels]
+        assert all(shown.count(label) >= each for label in (1, 2))
+    assert take(samples, 2, 1) != take(samples, 2, 0)
 
 
 def test_the_pattern_of_some_photos_beside_that_of_all(load_benchmark, shapes_folder, tmp_path, monkeypatch, capsys):
