@@ -363,9 +363,24 @@ def test_no_mask_at_all_is_no_success(command, finished_run, tmp_path):
     (tmp_path / "photos/a.jpg").write_bytes(b"")
     said = command("predict", finished_run, tmp_path / "photos", "--out", tmp_path / "masks")
     assert said.code == 2
-    assert "no mask was written, since none of the 1 photos can be read" in said.err
+    assert "no mask was written, since no photo can be read" in said.err
     assert "a.jpg: the photo cannot be read (the file is empty)" in said.err
     assert not (tmp_path / "masks").exists()
+
+
+def test_photos_that_became_unreadable_are_one_line_and_their_older_masks_do_not_count(
+    command, finished_run, shapes, tmp_path
+):
+    predict = ("predict", finished_run, shapes, "--out", tmp_path / "masks", "--set", "inference.crf=null")
+    assert "14 of 14 masks" in command(*predict).out
+    for number in (2, 5, 6):
+        (shapes / f"photos/p{number:02}.jpg").write_bytes(b"")
+    said = command(*predict)
+    assert (said.code, "11 of 14 masks" in said.out) == (0, True)
+    assert said.err.count("skipped") == 1
+    assert "skipped: 3, such as" in said.err
+    assert "p02.jpg: the photo cannot be read (the file is empty)" in said.err
+    assert "14 of 14 masks" in command(*predict, "--resume").out  # those that are there are kept
 
 
 def test_a_tag_that_the_list_of_classes_has_not(wrong_run, shapes):

@@ -165,7 +165,7 @@ def predict_photos(
     samples = scaled_alike(samples, model.levels)
     count = predict_masks(model.network, samples, Path(out), recipe, again=not resume, strict=strict)
     if not count:
-        raise DataError(f"{photos}: no mask was written, since none of the {len(samples)} photos can be read")
+        raise DataError(f"{photos}: no mask was written, since no photo can be read")
     return count, len(samples)
 
 

@@ -16,7 +16,7 @@ from tag2mask.crf import dense_crf
 from tag2mask.data import Sample, photo_size, write_mask
 from tag2mask.data.loading import as_tensor, read_ahead
 from tag2mask.devices import half_precision, with_antialias
-from tag2mask.distributed import barrier, share
+from tag2mask.distributed import barrier, share, total
 from tag2mask.errors import DataError
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.progress import track
@@ -208,7 +208,7 @@ def predict_masks(
     again: bool = False,
     strict: bool = False,
 ) -> int:
-    """Write a palette PNG for every photo that has none yet and return how many there now are.
+    """Write a palette PNG for every photo that has none yet and return how many photos have theirs now.
 
     Each of the processes at work predicts its share.
 
@@ -218,7 +218,7 @@ def predict_masks(
         folder: where to.
         recipe: its ``inference`` is used.
         known_labels: rule out classes that a photo's image-level labels do not name.
-        again: write those that are there too.
+        again: write those that are there too; a mask that stays since its photo cannot be read does not count.
         strict: raise for an unreadable photo instead of skipping it.
     """
     how = recipe.inference
@@ -241,10 +241,9 @@ def predict_masks(
             raise DataError(f"{sample.image} would be overwritten by its mask; choose another folder for the masks")
     mine = share(samples)
     todo = mine if again else without_mask(mine, folder)
-    for _ in track(map_ahead(write, jobs()), len(todo), f"masks to {folder.name}"):
-        pass
+    written = sum(1 for _ in track(map_ahead(write, jobs()), len(todo), f"masks to {folder.name}"))
     barrier()
-    return len(samples) - len(without_mask(samples, folder))
+    return int(total(torch.tensor(len(mine) - len(todo) + written)))
 
 
 def without_mask(samples: Sequence[Sample], folder: Path) -> list[Sample]:

@@ -308,6 +308,7 @@ GOOD = (np.zeros((4, 5, 3), np.uint8), np.full((2, 4, 5), 0.5, np.float32))
         (*GOOD, {"bilateral": (80, None, 10)}, "a width of bilateral must be a number"),
         (*GOOD, {"gaussian": (3, "x")}, "compatibility of gaussian must be a finite number or a matrix"),
         (*GOOD, {"gaussian": (3, [[0, 1], [1]])}, "compatibility of gaussian"),
+        (*GOOD, {"gaussian": (3, 1j)}, "compatibility of gaussian"),
         (*GOOD, {"steps": 2.5}, "steps must be a whole number, not 2.5"),
         (*GOOD, {"steps": "5"}, "steps must be a whole number"),
         (*GOOD, {"tolerance": None}, "tolerance must be a number"),

@@ -248,6 +248,13 @@ def test_images_that_are_not_read_are_told(pets: Path, caplog: pytest.LogCapture
 # --- Folders as people have them ---
 
 
+@pytest.mark.parametrize("name", ["tags.tsv", "labels.tsv"])
+def test_a_table_of_tabs_is_found(tmp_path: Path, name: str) -> None:
+    make_photo(tmp_path / "a.jpg")
+    make_text(tmp_path / name, "image\tlabels\na.jpg\thot dog,cup\n")
+    assert load_folder(tmp_path).classes == ("cup", "hot dog")
+
+
 def test_every_suffix_of_a_format_that_is_read(tmp_path: Path) -> None:
     formats = {"a.jfif": "JPEG", "b.JPE": "JPEG", "c.gif": "GIF", "d.JPEG": "JPEG"}
     for name, kind in formats.items():
@@ -265,7 +272,7 @@ def test_a_class_folder_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) 
     lines = summary(load_folder(tmp_path)).splitlines()
     assert lines[-4:] == [
         "left out: 8",
-        f"  7 of: {tmp_path / 'owl/0.heic'}: .heic is not read; save the photo as JPEG or PNG",
+        f"  7, such as {tmp_path / 'owl/0.heic'}: .heic is not read; save the photo as JPEG or PNG",
         f"  {tmp_path / 'dog/x.dng'}: .dng is not read; save the photo as JPEG or PNG",
         "no class from 'owl': no photo in these folders can be read",
     ]

@@ -69,7 +69,7 @@ def test_summary() -> None:
         "photos per class:",
         "  cat  2  dog  1",
         "left out: 5",
-        "  5 of: x0.jpg: cannot be read",
+        "  5, such as x0.jpg: cannot be read",
     ]
 
 

@@ -54,6 +54,10 @@ FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
             {"a": ("dog",), "b": ("dog", "hot dog"), "c": ("background",)},
         ),
         ("filename, dog, cat\na.jpg, 0, 1\n", {"a.jpg": ("cat",)}),
+        ("dog,image\n1,a\n0,b\n", {"a": ("dog",), "b": ("background",)}),
+        # ids and quotes
+        ("Nr;image;labels\n10;a;dog\n11;b;cat\n", {"a": ("dog",), "b": ("cat",)}),
+        ('image,labels\na,"""dog"", ""hot dog"""\n', {"a": ("dog", "hot dog")}),
         # several rows a photo
         ("image,labels\na,dog\nb,cat\na,cat dog\n", {"a": ("dog", "cat"), "b": ("cat",)}),
         # what programs write into cells
@@ -90,6 +94,7 @@ def test_json(tmp_path: Path, data: object) -> None:
         ("t.csv", "image,dog,cat\na,1,2\n", "unknown columns 'dog', 'cat'"),
         ("t.csv", "image,dog,cat\n", "unknown columns 'dog', 'cat'"),
         ("t.csv", "image,labels,\na,dog,cat\n", "line 2 has 3 cells, not 2"),
+        ("t.csv", "id,image,labels\n1,a,dog\n1,b,dog\n", "unknown columns 'id'"),
         ("t.csv", "index,labels\n0,dog\n", "a tag table has the columns image,labels"),
         ("t.csv", "a.jpg,dog\n", "unknown columns 'a.jpg', 'dog'"),
         ("t.csv", "image labels\na dog\n", "unknown columns 'image labels'"),

@@ -107,7 +107,7 @@ def _parts(kernel: Any, name: str, form: str) -> tuple[Widths, Compatibility]:
     if not all(0 < width < math.inf for width in widths):
         raise UserError(f"a dense CRF's kernel widths must be positive, finite numbers, not {widths}")
     compatibility = _array(values[-1], f"the compatibility of {name}")
-    if not np.issubdtype(compatibility.dtype, np.number) or not np.isfinite(compatibility).all():
+    if compatibility.dtype.kind not in "iuf" or not np.isfinite(compatibility).all():
         raise UserError(f"the compatibility of {name} must be a finite number or a matrix of them, not {values[-1]!r}")
     return widths, compatibility.astype(np.float32)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tag2mask.data.image_set import Sample
+from tag2mask.data.summary import by_reason
 from tag2mask.errors import DataError, RunError
 from tag2mask.progress import track
 
@@ -83,10 +84,17 @@ class WholePhotos(Dataset[tuple[int, "np.ndarray | str"]]):
 def read_ahead(
     samples: Sequence[Sample], workers: int, strict: bool = False, draft_size: int | None = None
 ) -> Iterator[tuple[Sample, np.ndarray]]:
-    """Yield photos in order, decoded ahead in worker processes; unreadable ones are reported and skipped."""
-    photos = WholePhotos(samples, draft_size)
-    for index, photo in keep_readable(read_by(workers, photos), strict):
-        yield samples[index], photo
+    """Yield photos in order, decoded ahead in worker processes; unreadable ones are reported at the end and skipped."""
+    unread: list[str] = []
+    for index, photo in read_by(workers, WholePhotos(samples, draft_size)):
+        if not isinstance(photo, str):
+            yield samples[index], photo
+        elif strict:
+            raise DataError(photo)
+        else:
+            unread.append(photo)
+    for line in by_reason(unread):
+        log.warning("skipped: %s", line)
 
 
 def photo_batches(

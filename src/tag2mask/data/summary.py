@@ -32,23 +32,23 @@ def summary(image_set: ImageSet) -> str:
         *_columns(image_set.images_per_class()),
     ]
     if image_set.skipped:
-        lines += [f"left out: {len(image_set.skipped)}", *_by_reason(image_set.skipped)]
+        lines += [f"left out: {len(image_set.skipped)}", *(f"  {line}" for line in by_reason(image_set.skipped))]
     return "\n".join([*lines, *image_set.remarks, *_own_remarks(image_set)])
 
 
-def _by_reason(notes: Sequence[str], most: int = 5) -> list[str]:
+def by_reason(notes: Sequence[str], most: int = 5) -> list[str]:
     """Return a line for each reason why something was left out, with an example; the most frequent first.
 
-    >>> _by_reason(["a.heic: .heic is not read", "b.heic: .heic is not read", "c.jpg: the file is empty"])
-    ['  2 of: a.heic: .heic is not read', '  c.jpg: the file is empty']
+    >>> by_reason(["a.heic: .heic is not read", "b.heic: .heic is not read", "c.jpg: the file is empty"])
+    ['2, such as a.heic: .heic is not read', 'c.jpg: the file is empty']
     """
     alike: dict[str, list[str]] = {}
     for note in notes:
         alike.setdefault(note.rpartition(": ")[2], []).append(note)
     groups = sorted(alike.values(), key=len, reverse=True)
-    lines = [f"  {len(group)} of: {group[0]}" if len(group) > 1 else f"  {group[0]}" for group in groups[:most]]
+    lines = [f"{len(group)}, such as {group[0]}" if len(group) > 1 else group[0] for group in groups[:most]]
     rest = sum(map(len, groups[most:]))
-    return [*lines, f"  and {rest} more"] if rest else lines
+    return [*lines, f"and {rest} more"] if rest else lines
 
 
 def _own_remarks(image_set: ImageSet) -> list[str]:

@@ -15,7 +15,7 @@ from tag2mask.data.matching import match_photos
 from tag2mask.data.text import read_json, read_text
 from tag2mask.errors import DataError, few, nearest
 
-TABLE_NAMES = ("labels.csv", "tags.csv", "labels.json", "tags.json", "_classes.csv")
+TABLE_NAMES = ("labels.csv", "tags.csv", "labels.tsv", "tags.tsv", "labels.json", "tags.json", "_classes.csv")
 """The tag tables looked for in a folder, in this order; Roboflow writes the last."""
 
 _IMAGE = (
@@ -150,8 +150,7 @@ def _without_empty_end(row: Sequence[str]) -> list[str]:
 def _find_columns(header: list[str], cells: list[list[str]], path: Path) -> _Columns:
     """Return where the photos and tags are; a column of row numbers is passed over."""
     names = [_plain(name) for name in header]
-    first = 1 if names[0] in ("", "index", "unnamed:_0") and len(names) > 1 else 0
-    used = range(first, len(names))
+    used = range(int(len(names) > 1 and _is_row_number(names, [row[0] for row in cells])), len(names))
     image = next((place for known in _IMAGE for place in used if names[place] == known), None)
     labels = next((place for known in _LABELS for place in used if names[place] == known), None)
     others = tuple(place for place in used if place not in (image, labels))
@@ -161,6 +160,15 @@ def _find_columns(header: list[str], cells: list[list[str]], path: Path) -> _Col
         return _Columns(image, None, others)
     unknown = [header[place].strip() for place in (others if image is not None else used)]
     raise _wrong_columns(unknown, header, path)
+
+
+def _is_row_number(names: list[str], cells: list[str]) -> bool:
+    """Return whether the first column, by its name or its cells, is of row numbers or ids: whole numbers, each once."""
+    if names[0] in ("", "index", "unnamed:_0"):
+        return True
+    if names[0] in (*_IMAGE, *_LABELS) or not set(names) & set(_LABELS):  # with one column a class it may be a class
+        return False
+    return all(cell.isascii() and cell.isdigit() for cell in cells) and len(set(cells)) == len(cells)
 
 
 def _is_one_hot(cells: list[list[str]], columns: Iterable[int]) -> bool:
@@ -191,9 +199,19 @@ def _tag_splitter(cells: list[str]) -> Callable[[str], list[str]]:
         if cell.casefold() in _NO_TAG:
             return []
         tags = _tags_of_list(cell) if _is_list(cell) else re.split(separators, cell)
-        return [tag.strip() for tag in tags if tag.strip()]
+        return [tag for tag in map(_unquoted, tags) if tag]
 
     return split
+
+
+def _unquoted(tag: str) -> str:
+    """Return a tag without the quotes around it.
+
+    >>> _unquoted(' "hot dog" '), _unquoted("driver's seat")
+    ('hot dog', "driver's seat")
+    """
+    tag = tag.strip()
+    return tag[1:-1].strip() if len(tag) > 1 and tag[0] == tag[-1] and tag[0] in "\"'" else tag
 
 
 def _is_list(cell: str) -> bool:

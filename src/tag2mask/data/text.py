@@ -35,7 +35,7 @@ def read_text(path: str | Path) -> str:
         content = Path(path).read_bytes()
         return content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8 text; save the file as UTF-8") from None
+        raise DataError(f"{path}: not UTF-8 text; save the file as UTF-8 (in Excel: CSV UTF-8)") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the file's name") from None
 
