@@ -57,21 +57,14 @@ EDGES = np.linspace(-6, 6, 241)
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("data", nargs="+", help="folders, or kinds of generated photos")
-    parser.add_argument("--out", type=Path, required=True, help="a folder for each data set")
-    parser.add_argument("--labels", help="tag table, for every folder")
+    parser = arguments(__doc__)
     parser.add_argument("--split", help="list of photos, for every folder")
     parser.add_argument("--every", type=int, default=1, help="take about one photo of so many, drawn by their names")
     parser.add_argument("--count", type=int, default=150, help="photos of a generated kind")
-    parser.add_argument("--size", type=int, default=320, help="their longer side")
     parser.add_argument("--seed", type=int, default=0, help="of the generated photos")
-    parser.add_argument("--recipe", default="fast")
-    parser.add_argument("--set", action="append", default=[], dest="settings", help="change a parameter")
     parser.add_argument("--components", type=int, default=5, help="components tried for the best by truth")
     for part in ("prediction", "signs", "best", "ceiling"):
         parser.add_argument(f"--no-{part}", action="store_true", help=f"leave the {part} out")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for data in args.data:
@@ -79,6 +72,19 @@ def main() -> None:
         if args.json:
             write_text(args.json, json.dumps(rows, indent=1) + "\n")
     print_tables(rows)
+
+
+def arguments(about: str | None) -> argparse.ArgumentParser:
+    """Return what benchmarks of several data sets are told alike."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", nargs="+", help="folders, or kinds of generated photos")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for each data set")
+    parser.add_argument("--labels", help="tag table, for every folder")
+    parser.add_argument("--size", type=int, default=320, help="the longer side of generated photos")
+    parser.add_argument("--recipe", default="fast")
+    parser.add_argument("--set", action="append", default=[], dest="settings", help="change a parameter")
+    parser.add_argument("--json", type=Path)
+    return parser
 
 
 def do(data: str, args: argparse.Namespace) -> dict[str, Any]:

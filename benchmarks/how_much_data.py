@@ -17,11 +17,10 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from domains import source_of
+from domains import arguments, source_of
 
 from tag2mask.config import load_recipe
 from tag2mask.data import Sample, load
@@ -32,10 +31,8 @@ from tag2mask.runs.stages import run_stages
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("data", nargs="+", help="folders, or kinds of generated photos")
-    parser.add_argument("--out", type=Path, required=True, help="a folder for each data set")
-    parser.add_argument("--labels", help="tag table, for every folder")
+    parser = arguments(__doc__)
+    parser.set_defaults(seed=0, every=1)
     parser.add_argument("--train", default="train", help="list of photos to take from")
     parser.add_argument("--val", default="val", help="list of photos to predict")
     parser.add_argument(
@@ -43,12 +40,8 @@ def main() -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the order and of the run, a run each")
     parser.add_argument("--count", type=int, default=450, help="photos of a generated kind, a third of them for val")
-    parser.add_argument("--size", type=int, default=320, help="their longer side")
-    parser.add_argument("--recipe", default="fast")
-    parser.add_argument("--set", action="append", default=[], dest="settings", help="change a parameter")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    args.seed, args.split, args.every = 0, args.train, 1
+    args.split = args.train
     rows: list[dict[str, Any]] = []
     for data in args.data:
         for each in args.per_class:

@@ -67,7 +67,7 @@ def leading_pattern(moments: Moments, components: int, rest: Moments | None = No
         (sign * direction).float(),
         torch.from_numpy(values.copy()).float(),
         float(np.trace(covariance)),
-        (sign * evidence).float(),
+        (sign * evidence + 0.0).float(),  # what is unknown is 0, not -0
     )
 
 

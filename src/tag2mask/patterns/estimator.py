@@ -269,9 +269,10 @@ def discover(classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPat
     labels, contrast = range(1, len(data.classes) + 1), patterns[0].contrast
     subsets = choose_subsets(data, patterns[0].images_per_class, patterns[0].seed, contrast > 0)
     moments = moments_of(classifier, data, subsets, patterns[0], strict)
+    everywhere = {label for label in labels if all(label in sample.labels for sample in data.samples)}
     for (_, label), found in moments.items():
-        if all(label in sample.labels for sample in data.samples):  # the classifier has seen no photo without it
-            found.cross[0], found.energy[0] = 0, 0
+        if label in everywhere:  # the classifier has seen no photo without it
+            found.forget(EVIDENCE.index("activation"))
     for fitted in patterns:
         layer = resolve_layer(fitted.layer, classifier.backbone.name, classifier.backbone.model)
         for label, name in enumerate(data.classes, 1):
