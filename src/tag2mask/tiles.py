@@ -46,6 +46,19 @@ def tiles_of(size: tuple[int, int], how: TilesConfig) -> list[Tile]:
     return [Tile(top, left, side) for top in rows for left in columns]
 
 
+def place_in(size: tuple[int, int], tile: Tile) -> tuple[float, float, float, float]:
+    """Return where a tile lies in a photo: first and last row, first and last column, the photo's being -1 and 1.
+
+    >>> place_in((100, 200), Tile(50, 0, 50))
+    (0.0, 1.0, -1.0, -0.5)
+    """
+    (top, bottom), (left, right) = (
+        (2 * start / length - 1, 2 * (start + tile.side) / length - 1)
+        for start, length in zip((tile.top, tile.left), size, strict=True)
+    )
+    return top, bottom, left, right
+
+
 def bands(length: int, side: int, overlap: int) -> list[tuple[slice, slice]]:
     """Return overlapping bands of a side of a photo: what is seen of it each time, and what is kept of that.
 
