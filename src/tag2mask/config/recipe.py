@@ -259,7 +259,6 @@ class Recipe(_Part):
     name: str = "fast"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     workers: Annotated[int, Field(ge=0, le=256, description="processes that decode photos")] = 1
-    tiles: TilesConfig | None = Field(None, description="overlapping squares of large photos; null for whole photos")
     backbone: BackboneConfig = BackboneConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     patterns: PatternsConfig = PatternsConfig()
@@ -267,3 +266,12 @@ class Recipe(_Part):
     crf: CrfConfig = Field(CrfConfig(), description="of proxy masks; inference has its own")
     segmenter: SegmenterConfig = SegmenterConfig()
     inference: InferenceConfig = InferenceConfig()
+    tiles: TilesConfig | None = Field(None, description="overlapping squares of large photos; null for whole photos")
+
+    @field_validator("tiles")
+    @classmethod
+    def _not_of_seeds(cls, tiles: TilesConfig | None, others: ValidationInfo) -> TilesConfig | None:
+        segmenter = others.data.get("segmenter")
+        if tiles is not None and segmenter is not None and segmenter.method != Teaching.PLAIN:
+            raise ValueError("sec and dsrg need whole photos: a tile may lack what the photo's tags name")
+        return tiles

@@ -121,7 +121,7 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     file = run.segmenter_after(rounds)
     checkpoint = checkpoint_of(file)
     train_segmenter(
-        segmenter, samples, masks, how,
+        segmenter, samples, masks, how, tiles=run.recipe.tiles,
         seed=seed, workers=run.recipe.workers, checkpoint=checkpoint, label=file.stem, strict=run.strict,
     )  # fmt: skip
     if is_main():
