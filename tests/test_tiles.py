@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from itertools import pairwise
 
@@ -10,12 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
+import tag2mask as t2m
 from tag2mask import inference
 from tag2mask.config import TilesConfig, load_recipe, with_tile
 from tag2mask.errors import RecipeError
 from tag2mask.inference import average, probabilities_of
+from tag2mask.methods.cam import Cam
+from tag2mask.patterns.orientation import evidence_maps
+from tag2mask.proxy import PEAK
 from tag2mask.resize import resize, resize_part
+from tag2mask.runs.estimate import peak_of
 from tag2mask.tiles import Stitch, bands, tiles_of
+from tag2mask.training.datasets import MaskedPhotos, choose_tiles
 
 SIZES = [(300, 1000), (97, 96), (40, 40), (96, 31), (500, 341)]
 
@@ -120,3 +127,111 @@ def test_a_run_of_photos_too_small_is_refused(command, shapes, recipe_file, tmp_
     assert refused.code == 2
     assert "the photos are too small: the largest, of 10 x 10 pixels" in refused.err
     assert not (tmp_path / "run").exists()
+
+
+def drawn_mask():
+    """Return a mask of 400 x 400 pixels: class 1 in the first tile, a speck of class 2 in another, 255 in a third."""
+    mask = np.zeros((400, 400), np.uint8)
+    mask[10:60, 10:60], mask[10, 390], mask[390, 10] = 1, 2, 255
+    return mask
+
+
+def test_a_tile_has_the_tags_that_its_mask_shows():
+    how = TilesConfig(side=100, overlap=0)
+    chosen = {
+        (tile.top, tile.left): shown.tolist()
+        for tile, shown in choose_tiles(drawn_mask(), (1, 2, 3), 4, how, random.Random(0))
+    }
+    assert len(chosen) == 16
+    assert chosen[0, 0] == [1, 0, -1, 0]  # 3 is a tag that the mask lacks, 4 is none of the photo's
+    assert chosen[100, 100] == [0, 0, -1, 0]
+    assert chosen[0, 300] == [0, -1, -1, 0]
+    assert chosen[300, 0] == [-1, -1, -1, 0]
+
+
+def test_tiles_with_objects_are_not_lost_where_few_are_drawn():
+    how = TilesConfig(side=50, overlap=10, per_photo=8)
+    for seed in range(5):
+        chosen = list(choose_tiles(drawn_mask(), (1, 2), 2, how, random.Random(seed)))
+        assert len(chosen) == 8
+        shown = torch.stack([shown for _, shown in chosen])
+        assert (shown[:, 0] == 1).sum() >= 4
+        assert (shown[:, 1] != 0).any()
+        assert (shown[:, 0] == 0).any()
+    again = [tile for tile, _ in choose_tiles(drawn_mask(), (1, 2), 2, how, random.Random(4))]
+    assert again == [tile for tile, _ in chosen]
+    assert choose_tiles(np.zeros((400, 400), np.uint8), (), 2, how, random.Random(0))
+
+
+def test_a_peak_is_that_of_a_tile_in_a_large_photo():
+    """As many positions are above it, not the same share: an object of one tile has a peak, however many there are."""
+    assert peak_of((300, 400), None) == PEAK
+    assert peak_of((448, 448), TilesConfig()) == pytest.approx(PEAK)
+    assert peak_of((4480, 448), TilesConfig()) == pytest.approx(1 - (1 - PEAK) / 10)
+
+
+def test_cam_of_a_photo_has_one_maximum_however_many_tiles():
+    """A tile without the object must not get the whole share of the peak."""
+
+    class Fixed(Cam):
+        def see(self, network, images, labels):
+            return (images[:, :1] / 255,) * 2
+
+    tiles = tiles_of((64, 128), TilesConfig(side=64, overlap=0))
+    images = [torch.full((1, 3, 4, 4), level) for level in (51.0, 255.0)]
+    scores, activation = Fixed().look_at_tiles(
+        None, (64, 128), [([t], i) for t, i in zip(tiles, images, strict=True)], [1]
+    )
+    assert scores.shape == activation.shape == (1, 4, 8)
+    torch.testing.assert_close(scores[0, 0], torch.tensor([0.2] * 4 + [1.0] * 4))
+
+
+def test_the_centre_of_a_photo_is_not_that_of_its_tiles():
+    activation = torch.zeros(2, 5, 5)
+    places = torch.tensor([[-1.0, 0.0, -1.0, 0.0], [-0.5, 0.5, -0.5, 0.5]])
+    corner, middle = evidence_maps(activation, places)[:, 1]
+    assert corner.flatten().argmax() == 24
+    assert middle.flatten().argmax() == 12
+    torch.testing.assert_close(evidence_maps(activation)[0, 1], evidence_maps(torch.zeros(1, 5, 5))[0, 1])
+
+
+def test_a_run_in_tiles_from_tags_to_masks(command, shapes_folder, recipe_file, tmp_path):
+    tiles = ("--set", "tiles.side=64", "--set", "tiles.overlap=16", "--set", "tiles.per_photo=2")
+    split = ("--split", "train", "--eval-split", "val")
+    done = command("run", shapes_folder, "--out", tmp_path / "run", "--recipe", recipe_file, *split, *tiles)
+    assert done.code == 0
+    assert "tiles: 64 px, overlapping by 16 or more, 4 per photo" in done.out
+    model = t2m.load_segmenter(tmp_path / "run")
+    assert model.recipe.tiles.side == 64
+    photo = next((shapes_folder / "photos").iterdir())
+    assert (model.predict(photo) == model.predict(photo, tile=64, overlap=16)).all()
+    patterns = t2m.ClassPatterns.load(tmp_path / "run/patterns.safetensors")
+    assert patterns.tiling == model.recipe.tiles
+    sample, mask = next(iter(patterns.transform(t2m.load(shapes_folder))))
+    assert mask.shape == sample.read().shape[:2]
+    with pytest.raises(RecipeError, match="sec and dsrg need whole photos"):
+        load_recipe("fast", ["segmenter.method=sec", "segmenter.crop=1", "tiles.side=64"])
+
+
+def test_tiles_of_frozen_features_are_seen_once(shapes_folder, tmp_path, monkeypatch):
+    """The tiles of a photo come one after the other: it is decoded once."""
+    data = t2m.load(shapes_folder)
+    photos = MaskedPhotos(
+        data.samples, shapes_folder / "masks", 2, 64, 1, flip=0, tiles=TilesConfig(side=64, overlap=8)
+    )
+    assert len(photos) == 4 * len(data)
+    read, seen = type(data.samples[0]).read, []
+    monkeypatch.setattr(type(data.samples[0]), "read", lambda self, *how: seen.append(self.name) or read(self, *how))
+    for index in range(len(photos)):
+        _, (pixels, mask, shown) = photos[index]
+        assert pixels.shape == (3, 64, 64)
+        assert all((mask == label).any() for label in (1, 2) if shown[label - 1] == 1)
+    assert seen == [sample.name for sample in data.samples]
+
+
+def test_unreadable_photos_and_masks_are_said_in_tiles_too(shapes, tmp_path):
+    data = t2m.load(shapes)
+    (shapes / "masks/p00.png").write_bytes(b"no mask")
+    photos = MaskedPhotos(data.samples, shapes / "masks", 2, 64, 1, tiles=TilesConfig(side=64, overlap=8))
+    assert "p00.png" in photos[0][1]
+    assert not isinstance(photos[1][1], str)
