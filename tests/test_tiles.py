@@ -9,20 +9,25 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from made_shapes import draw_shapes
 from PIL import Image
 
 import tag2mask as t2m
 from tag2mask import inference
 from tag2mask.config import TilesConfig, load_recipe, with_tile
+from tag2mask.data import Sample, write_mask
 from tag2mask.errors import RecipeError
-from tag2mask.inference import average, probabilities_of
+from tag2mask.inference import CRF_SIDE, average, forward, mask_at, most_likely, probabilities_of
 from tag2mask.methods.cam import Cam
+from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns.orientation import evidence_maps
 from tag2mask.proxy import PEAK
 from tag2mask.resize import resize, resize_part
-from tag2mask.runs.estimate import peak_of
+from tag2mask.runs import estimate as estimating
+from tag2mask.runs.estimate import estimate_mask, peak_of
 from tag2mask.tiles import Stitch, bands, tiles_of
 from tag2mask.training.datasets import MaskedPhotos, choose_tiles
+from tag2mask.training.segmenter import train_segmenter
 
 SIZES = [(300, 1000), (97, 96), (40, 40), (96, 31), (500, 341)]
 
@@ -235,3 +240,99 @@ def test_unreadable_photos_and_masks_are_said_in_tiles_too(shapes, tmp_path):
     photos = MaskedPhotos(data.samples, shapes / "masks", 2, 64, 1, tiles=TilesConfig(side=64, overlap=8))
     assert "p00.png" in photos[0][1]
     assert not isinstance(photos[1][1], str)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A segmenter with a head for the tags that has learnt shapes in large photos by tiles, from true masks."""
+    folder = tmp_path_factory.mktemp("large")
+    samples = []
+    for seed in range(6):
+        photo, mask = large_photo(seed)
+        Image.fromarray(photo).save(folder / f"{seed}.png")
+        write_mask(folder / f"masks/{seed}.png", mask)
+        samples.append(Sample(str(seed), folder / f"{seed}.png", labels=(1, 2)))
+    recipe = load_recipe("fast", ["segmenter.size=128", "segmenter.epochs=8", "tiles.side=128", "tiles.overlap=48"])
+    network = SegmentationNetwork("tf_efficientnet_lite0", ["disc", "square"], tags=True)
+    train_segmenter(
+        network, samples, folder / "masks", recipe.segmenter, seed=0, workers=0, tiles=recipe.tiles,
+        checkpoint=folder / "checkpoint.pt",
+    )  # fmt: skip
+    return t2m.Segmenter(network, load_recipe(recipe, ["inference.scales=[128]", "inference.crf=null"]))
+
+
+def large_photo(seed):
+    """Return a photo of 300 x 400 pixels with a shape in every second of its fields of 100 x 100, and its mask."""
+    fields = [
+        [draw_shapes((1 + (row + seed) % 2,) * ((row + column) % 2), 100, 100, 100 * seed + 4 * row + column)
+         for column in range(4)]
+        for row in range(3)
+    ]  # fmt: skip
+    photo, mask = (np.vstack([np.hstack([field[kind] for field in row]) for row in fields]) for kind in (0, 1))
+    return photo, mask
+
+
+def test_the_mask_is_the_same_wherever_tiles_begin(model):
+    photo, mask = large_photo(9)
+    whole = model.predict(photo)
+    assert (whole == mask).mean() > 0.97
+    for down, right in ((16, 24), (7, 31), (40, 3)):
+        assert (model.predict(photo[down:, right:]) == whole[down:, right:]).mean() > 0.99
+
+
+def test_one_tile_is_a_photo(model):
+    photo, _ = large_photo(9)
+    [whole] = forward(model.network, [photo[:128, :128]], [128, 96])
+    [tiled] = forward(model.network, [photo[:128, :128]], [128, 96], TilesConfig(side=128, overlap=48))
+    for one, other in zip(whole, tiled, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-3)
+
+
+class Tagging(torch.nn.Module):
+    """Sees a class where a tile is bright: its logits are the same everywhere, its tag is of the tile."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def backbone(self, images):
+        return images.mean((1, 2, 3))
+
+    def decode_apart(self, levels):
+        return torch.ones(len(levels), 2, 4, 4), (levels - 128)[:, None]
+
+
+def test_a_tag_of_one_tile_is_one_of_the_photo():
+    """Were it decided tile by tile, the class would end at a seam."""
+    photo = np.zeros((64, 128, 3), np.uint8)
+    for level, wanted in ((0, -128 + 1), (255, 1)):
+        photo[:, 64:] = level
+        [[logits]] = forward(Tagging(), [photo], [8], TilesConfig(side=64, overlap=0))
+        torch.testing.assert_close(logits[1], torch.full((4, 8), float(wanted)))
+        torch.testing.assert_close(logits[0], torch.ones(4, 8))
+
+
+@pytest.mark.parametrize("size", [(2100, 1300), (500, 2600), (900, 1000)])
+def test_the_crf_sees_a_large_photo_in_parts(monkeypatch, size):
+    """So memory does not grow with the photo; without the CRF's doing the mask is that of the whole."""
+    seen = []
+
+    def same(photo, probabilities, **how):
+        seen.append(photo.shape[:2])
+        return probabilities
+
+    monkeypatch.setattr(inference, "dense_crf", same)
+    monkeypatch.setattr(estimating, "dense_crf", same)
+    recipe = load_recipe("fast", ["tiles.side=448"])
+    photo = np.zeros((*size, 3), np.uint8)
+    logits = [3 * torch.randn(3, *(length // 20 for length in size))]
+    mask = mask_at(logits, photo, size, recipe.inference, [1, 2], recipe.tiles)
+    assert (mask == most_likely(logits, size, [1, 2])).mean() > 0.9999
+    assert max(max(shape) for shape in seen) <= CRF_SIDE
+    seen.clear()
+    scores = logits[0][1:].numpy()
+    tiled = estimate_mask(photo, scores, [1, 2], recipe)
+    assert max(max(shape) for shape in seen) <= CRF_SIDE
+    monkeypatch.setattr(estimating, "peak_of", lambda size, tiles: peak_of(size, recipe.tiles))
+    whole = estimate_mask(photo, scores, [1, 2], load_recipe("fast"))
+    assert (tiled == whole).mean() > 0.9999

@@ -239,6 +239,12 @@ def model_card(classes: tuple[str, ...], recipe: Recipe, scores: MaskScores | No
     measured = "The run that it is from had no true masks to score its predictions on."
     if scores.miou is not None:
         measured = f"mIoU {number(scores.miou)}% on the {scores.images} photos that the run predicted."
+    tiled = ""
+    if recipe.tiles:
+        tiled = (
+            f"\nIt was trained on tiles of {recipe.tiles.side} pixels. `predict` cuts photos into such tiles and joins "
+            "what it finds in them.\n"
+        )
     return f"""---
 {yaml.safe_dump(head, sort_keys=False)}---
 
@@ -247,7 +253,7 @@ def model_card(classes: tuple[str, ...], recipe: Recipe, scores: MaskScores | No
 It gives a class to every pixel of a photo. tag2mask {version("tag2mask")} trained it from image-level labels alone, by
 the recipe below.
 {measured}
-
+{tiled}
 ## How to load it
 
 ```python
