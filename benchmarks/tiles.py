@@ -3,7 +3,7 @@
     python benchmarks/tiles.py --run runs/mine --json tiles.json
 
 A photo is put together from generated scenes of tiny objects. Each size is predicted in a process of its own, with the
-run's CRF and without, and with `--whole` without tiles too. Shown are the most memory that the process has had before and
+run's CRF and without, and with `--whole` without tiles too. Shown are the most memory that the process had before and
 after, and the seconds. Then rows and columns of the smallest photo are cut off, so that tiles begin elsewhere: shown is
 how many percent of the pixels become another class.
 """
