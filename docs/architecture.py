@@ -33,6 +33,7 @@ ROOMS = {
     "proxy": "Algorithm 1: from scores to a mask",
     "data": "photos, tags and masks: readers, decoding, the image set",
     "crf": "the dense CRF",
+    "tiles": "photos in overlapping squares, and the maps of these joined",
     "resize": "bilinear resizing of maps",
     "files": "files that are whole or not there",
     "notebook": "small tables for notebooks",

@@ -77,7 +77,7 @@ def test_a_large_photo_is_decoded_small_where_no_crf_looks_at_its_pixels(segment
     Image.fromarray(coarse).resize((720, 480), Image.Resampling.BICUBIC).save(tmp_path / "photos/a.jpg")
     seen = []
     monkeypatch.setattr(
-        inference, "forward", lambda network, photos, scales: seen.append(photos) or forward(network, photos, scales)
+        inference, "forward", lambda network, photos, *how: seen.append(photos) or forward(network, photos, *how)
     )
     settings = ["inference.scales=[48]", "inference.background_weight=1", "workers=0"]
     recipe = load_recipe("fast", [*settings, *([] if crf else ["inference.crf=null"])])

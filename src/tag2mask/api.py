@@ -12,8 +12,8 @@ from typing import overload
 
 import numpy as np
 
-from tag2mask.config import Recipe, Settings, load_recipe
-from tag2mask.data import ImageSet, Sample, load, photos_in, read_photo
+from tag2mask.config import Recipe, Settings, load_recipe, with_tile
+from tag2mask.data import ImageSet, Sample, check_photo_sizes, load, photos_in, read_photo
 from tag2mask.data.class_names import class_list
 from tag2mask.data.image_set import scaled_alike
 from tag2mask.data.photos import base_of
@@ -139,6 +139,8 @@ def predict_photos(
     rounds: int | None = None,
     settings: Settings = (),
     resume: bool = False,
+    tile: int | None = None,
+    overlap: int | None = None,
     strict: bool = False,
 ) -> tuple[int, int]:
     """Segment photos with the segmenter of a run; return how many masks there are and of how many photos.
@@ -151,6 +153,8 @@ def predict_photos(
         rounds: use the segmenter after so many retrainings; None for the last.
         settings: ``key=value`` changes, such as ``inference.crf=null``.
         resume: keep the masks that are in ``out`` already.
+        tile: side of overlapping squares of the photos in pixels; 0 for whole photos, None for as it was trained.
+        overlap: of the squares in pixels, with ``tile``.
         strict: an unreadable photo is an error.
 
     Raises:
@@ -160,8 +164,10 @@ def predict_photos(
     model = load_segmenter(run, rounds)
     _check_outside(Path(out), Path(photos))
     samples: Sequence[Sample] = load(photos, split=split).samples if split else photos_in(photos)
-    recipe = load_recipe(model.recipe, settings)
+    recipe = with_tile(load_recipe(model.recipe, settings), tile, overlap)
     warn(idle_in_prediction(settings))
+    if recipe.tiles:
+        check_photo_sizes(samples, recipe.tiles)
     samples = scaled_alike(samples, model.levels)
     count = predict_masks(model.network, samples, Path(out), recipe, again=not resume, strict=strict)
     if not count:

@@ -143,6 +143,8 @@ def predict(
     split: Annotated[str | None, typer.Option(help="List of photos, by name or file.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Use the segmenter after so many retrainings.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change an inference parameter.")] = None,
+    tile: Annotated[int | None, typer.Option(min=0, help="Side of tiles in pixels; 0 for whole photos.")] = None,
+    overlap: Annotated[int | None, typer.Option(min=0, help="Overlap of tiles in pixels; else a seventh.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the masks that are in --out already.")] = False,
     device: Device = None,
     strict: Strict = False,
@@ -154,8 +156,9 @@ def predict(
     from tag2mask.api import predict_photos
 
     count, total = predict_photos(
-        run, photos, out, split=split, rounds=rounds, settings=settings or (), resume=resume, strict=strict
-    )
+        run, photos, out, split=split, rounds=rounds, settings=settings or (), resume=resume, tile=tile,
+        overlap=overlap, strict=strict,
+    )  # fmt: skip
     typer.echo(f"{count} of {total} masks are in {out}")
 
 

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tag2mask.config import CrfConfig, InferenceConfig, Recipe
+from tag2mask.config import CrfConfig, InferenceConfig, Recipe, TilesConfig
 from tag2mask.crf import dense_crf
 from tag2mask.data import Sample, photo_size, write_mask
 from tag2mask.data.loading import as_tensor, read_ahead
 from tag2mask.devices import half_precision, with_antialias
 from tag2mask.distributed import barrier, share, total
 from tag2mask.errors import DataError
-from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.networks.deeplab import SegmentationNetwork, with_tags
 from tag2mask.progress import track
-from tag2mask.resize import resize
+from tag2mask.resize import resize, resizing
 from tag2mask.threads import map_ahead
+from tag2mask.tiles import Stitch, Tile, bands, tiles_of
 
-_STRIP, _TOGETHER = 2**18, 8
-"""Probabilities that are worked on at a time on a CPU (one megabyte), and photos on a GPU."""
+Window: TypeAlias = tuple[slice, slice]
+"""Rows and columns of a photo."""
+
+_STRIP, _ROWS, _TOGETHER = 2**18, 32, 8
+"""Probabilities that are worked on at a time on a CPU (one megabyte), rows of logits, and photos on a GPU."""
+
+CRF_SIDE, CRF_OVERLAP = 1024, 256
+"""Pixels of the parts of a photo in which the CRF is done where photos are tiled: half the overlap, which is seen but
+not kept, is more than the CRF's longest deviation."""
 
 PRESENT = 0.05
 """A class whose probability reaches this nowhere in a photo does not enter the photo's CRF; where none reaches it,
@@ -55,7 +64,10 @@ def predict_probabilities(
 
 
 def forward(
-    segmenter: SegmentationNetwork, photos: Sequence[NDArray[np.uint8]], scales: Sequence[int]
+    segmenter: SegmentationNetwork,
+    photos: Sequence[NDArray[np.uint8]],
+    scales: Sequence[int],
+    tiles: TilesConfig | None = None,
 ) -> list[list[Tensor]]:
     """Return each photo's logits from square inputs of several sizes, float32 (C + 1) x h x w each.
 
@@ -63,7 +75,13 @@ def forward(
         segmenter: in evaluation mode.
         photos: uint8 H x W x 3, RGB; their squares go through the network together.
         scales: sides of the inputs in pixels.
+        tiles: each is an input; None for whole photos.
     """
+    if tiles is not None:
+        return [
+            [forward_tiles(segmenter, photo, side, tiles_of(photo.shape[:2], tiles)) for side in scales]
+            for photo in photos
+        ]
     device = next(segmenter.parameters()).device
     pixels = [as_tensor(photo)[None].to(with_antialias(device)).float() for photo in photos]
     with torch.inference_mode(), half_precision(device):
@@ -74,12 +92,39 @@ def forward(
     return [list(of_photo) for of_photo in zip(*at_scales, strict=True)]
 
 
+def forward_tiles(segmenter: SegmentationNetwork, photo: NDArray[np.uint8], side: int, tiles: Sequence[Tile]) -> Tensor:
+    """Return a photo's logits from its tiles, float32 (C + 1) x h x w; a tag of one tile is one of the photo.
+
+    Args:
+        segmenter: in evaluation mode.
+        photo: uint8 H x W x 3, RGB.
+        side: of the network's input in pixels.
+        tiles: of the photo.
+    """
+    device = next(segmenter.parameters()).device
+    whole, together = Stitch(photo.shape[:2]), photos_together(segmenter)
+    seen = []
+    with torch.inference_mode(), half_precision(device):
+        for start in range(0, len(tiles), together):
+            some = tiles[start : start + together]
+            pixels = torch.stack([as_tensor(tile.cut(photo)) for tile in some]).to(with_antialias(device)).float()
+            images = resize(pixels, (side, side), antialias=True).to(device)
+            logits, tags = segmenter.decode_apart(segmenter.backbone(images))
+            for tile, one in zip(some, logits.float(), strict=True):
+                whole.add(tile, one)
+            if tags is not None:
+                seen.append(tags.float())
+        found = whole.map()
+        return with_tags(found[None], torch.cat(seen).amax(0, keepdim=True))[0] if seen else found
+
+
 @torch.inference_mode()
 def average(
     logits: Sequence[Tensor],
     size: tuple[int, int],
     labels: Sequence[int] | None = None,
     background_weight: float = 1.0,
+    window: Window | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield the mean over scales of the softmax of logits brought to the photo's size, rows by rows.
 
@@ -90,25 +135,46 @@ def average(
         size: height and width of the photo in pixels.
         labels: class indices that the photo is known to hold; all others but background are left out.
         background_weight: what background's probability is multiplied by, before they sum to 1 again.
+        window: rows and columns of the photo that are wanted; None for all.
 
     Yields:
-        Which rows, and their probabilities, float32 rows x W x K, K = C + 1 or 1 + the number of labels.
+        Which rows of the window, and their probabilities, float32 rows x W x K, K = C + 1 or 1 + the number of labels.
     """
     height, width = size
+    of_window, columns = window or (slice(0, height), slice(0, width))
     kept = [one if labels is None else one[[0, *labels]] for one in logits]
-    wide = [resize(one[None], (one.shape[1], width))[0].permute(1, 2, 0).contiguous() for one in kept]
     # Bilinear interpolation between rows is a product with a matrix that is zero away from the diagonal.
-    mixing = [resize(torch.eye(len(one), device=one.device)[None, None], (height, len(one)))[0, 0] for one in wide]
-    step = height if wide[0].device.type != "cpu" else max(1, _STRIP // wide[0][0].numel())
-    for start in range(0, height, step):
-        rows = slice(start, min(start + step, height))
-        total = torch.zeros(rows.stop - start, width, len(kept[0]), device=wide[0].device)
+    mixing = [resizing(one.shape[1], height)[of_window].to(one.device) for one in kept]
+    wide = [_Wide(one, width, columns) for one in kept]
+    at_once = _STRIP if kept[0].device.type == "cpu" else 2**8 * _STRIP
+    end, across = of_window.stop - of_window.start, columns.stop - columns.start
+    step = max(1, at_once // (across * len(kept[0])))
+    for start in range(0, end, step):
+        rows = slice(start, min(start + step, end))
+        total = torch.zeros(rows.stop - start, across, len(kept[0]), device=kept[0].device)
         for weights, one in zip(mixing, wide, strict=True):
             used = weights[rows].any(0).nonzero()
             near = slice(int(used[0]), int(used[-1]) + 1)
-            total += (weights[rows, near] @ one[near].flatten(1)).view_as(total).softmax(-1)
+            total += (weights[rows, near] @ one.rows(near).flatten(1)).view_as(total).softmax(-1)
         total[..., 0] *= background_weight
         yield rows, total / total.sum(-1, keepdim=True)
+
+
+class _Wide:
+    """Logits at the photo's width, float h x W x K, some rows at a time: all of them would not be small."""
+
+    def __init__(self, logits: Tensor, width: int, columns: slice) -> None:
+        self.logits, self.width, self.columns = logits, width, columns
+        self.there = slice(0, 0)
+
+    def rows(self, near: slice) -> Tensor:
+        """Return some rows; they are asked for in order."""
+        if near.start < self.there.start or near.stop > self.there.stop:
+            self.there = slice(near.start, min(max(near.stop, near.start + _ROWS), self.logits.shape[1]))
+            some = self.logits[None, :, self.there]
+            wide = resize(some, (some.shape[2], self.width))[0, :, :, self.columns]
+            self.wide = wide.permute(1, 2, 0).contiguous()
+        return self.wide[near.start - self.there.start : near.stop - self.there.start]
 
 
 def probabilities_of(
@@ -116,11 +182,13 @@ def probabilities_of(
     size: tuple[int, int],
     labels: Sequence[int] | None = None,
     background_weight: float = 1.0,
+    window: Window | None = None,
 ) -> NDArray[np.float32]:
     """Return what `average` yields as a whole, float32 (C + 1) x H x W; classes left out are 0."""
-    probabilities = np.zeros((len(logits[0]), *size), np.float32)
+    shape = size if window is None else [part.stop - part.start for part in window]
+    probabilities = np.zeros((len(logits[0]), *shape), np.float32)
     allowed = slice(None) if labels is None else [0, *labels]
-    for rows, strip in average(logits, size, labels, background_weight):
+    for rows, strip in average(logits, size, labels, background_weight, window):
         probabilities[allowed, rows] = strip.permute(2, 0, 1).cpu().numpy()
     return probabilities
 
@@ -172,6 +240,7 @@ def mask_at(
     size: tuple[int, int],
     how: InferenceConfig,
     labels: Sequence[int] | None = None,
+    tiles: TilesConfig | None = None,
 ) -> NDArray[np.uint8]:
     """Return a photo's mask from its logits at several scales, uint8 H x W.
 
@@ -181,16 +250,49 @@ def mask_at(
         size: height and width of the mask in pixels.
         how: its CRF and, for a photo whose labels are not known, its background weight are used.
         labels: class indices that the photo is known to hold; all others but background are ruled out.
+        tiles: that the logits are from; the CRF of a large photo is then done in parts.
     """
     weight = how.background_weight if labels is None else 1.0
     if how.crf is None:
         return most_likely(logits, size, labels, weight)
-    return mask_of(photo, probabilities_of(logits, photo.shape[:2], labels, weight), how.crf)
+    height, width, _ = photo.shape
+    mask = np.empty((height, width), np.uint8)
+    for seen, kept, inner in parts_of((height, width), tiles):
+        probable = probabilities_of(logits, (height, width), labels, weight, seen)
+        mask[kept] = mask_of(photo[seen], probable, how.crf)[inner]
+    return mask
 
 
-def draft_size(how: InferenceConfig) -> int | None:
-    """Return the side below which no JPEG need be decoded, see `read_photo`; None where a CRF looks at every pixel."""
-    return None if how.crf else 2 * max(how.scales)
+def parts_of(size: tuple[int, int], tiles: TilesConfig | None) -> Iterator[tuple[Window, Window, Window]]:
+    """Yield the parts of a photo that the CRF refines one by one, so that memory does not grow with the photo.
+
+    Without tiles there is one part, the photo.
+
+    Args:
+        size: height and width of the photo in pixels.
+        tiles: of the recipe.
+
+    Yields:
+        What the CRF sees, what is kept of its mask, and where that is in what it sees.
+    """
+    sides = [bands(length, length if tiles is None else CRF_SIDE, CRF_OVERLAP) for length in size]
+    for (rows, of_rows), (columns, of_columns) in product(*sides):
+        inner = tuple(
+            slice(kept.start - seen.start, kept.stop - seen.start)
+            for seen, kept in ((rows, of_rows), (columns, of_columns))
+        )
+        yield (rows, columns), (of_rows, of_columns), (inner[0], inner[1])
+
+
+def draft_size(how: InferenceConfig, tiles: TilesConfig | None) -> int | None:
+    """Return the side below which no JPEG need be decoded, see `read_photo`; None where every pixel is looked at."""
+    return None if how.crf or tiles else 2 * max(how.scales)
+
+
+def fast_copy(segmenter: SegmentationNetwork, recipe: Recipe) -> SegmentationNetwork:
+    """Return the copy of a segmenter that predicts, compiled if the recipe says so and there are no tiles."""
+    compiled = recipe.inference.compile and not recipe.tiles
+    return segmenter.folded(recipe.inference.scales if compiled else None)
 
 
 def photos_together(segmenter: SegmentationNetwork) -> int:
@@ -222,18 +324,20 @@ def predict_masks(
         strict: raise for an unreadable photo instead of skipping it.
     """
     how = recipe.inference
-    segmenter, scales = segmenter.folded(how.scales if how.compile else None), how.scales
+    segmenter, scales, tiles = fast_copy(segmenter, recipe), how.scales, recipe.tiles
 
     def write(job: tuple[Sample, NDArray[np.uint8], list[Tensor]]) -> None:
         sample, photo, logits = job
         labels = sample.labels if known_labels else None
-        mask = mask_at(logits, photo, photo_size(sample.image), how, labels)
+        mask = mask_at(logits, photo, photo_size(sample.image), how, labels, tiles)
         write_mask(folder / f"{sample.name}.png", mask)
 
     def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], list[Tensor]]]:
-        photos = read_ahead(todo, recipe.workers, strict, draft_size(how))
-        while chunk := list(islice(photos, photos_together(segmenter))):
-            for (sample, photo), logits in zip(chunk, forward(segmenter, [p for _, p in chunk], scales), strict=True):
+        photos = read_ahead(todo, recipe.workers, strict, draft_size(how, tiles))
+        together = 1 if tiles else photos_together(segmenter)
+        while chunk := list(islice(photos, together)):
+            found = forward(segmenter, [photo for _, photo in chunk], scales, tiles)
+            for (sample, photo), logits in zip(chunk, found, strict=True):
                 yield sample, photo, logits
 
     for sample in samples:

@@ -31,12 +31,13 @@ def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArr
     return np.asarray(resized[0].numpy())
 
 
-def beyond_peak_share(scores: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+def beyond_peak_share(scores: NDArray[np.float32], share: float, peak: float = PEAK) -> NDArray[np.float32]:
     r"""Return by how much each class's scores exceed a share of its peak in the photo, $q_c(u) - s \hat q_c$.
 
     Args:
         scores: float32 L x h x w.
         share: s, 0..1; 0 changes nothing.
+        peak: share of the positions whose scores are below what is called the peak.
 
     Returns:
         float32 L x h x w.
@@ -44,7 +45,7 @@ def beyond_peak_share(scores: NDArray[np.float32], share: float) -> NDArray[np.f
     >>> beyond_peak_share(np.full((1, 2, 2), 4, np.float32), 0.25).ravel().tolist()
     [3.0, 3.0, 3.0, 3.0]
     """
-    peaks = np.quantile(scores, PEAK, axis=(1, 2), keepdims=True)
+    peaks = np.quantile(scores, peak, axis=(1, 2), keepdims=True)
     return np.asarray(scores - share * peaks, np.float32)
 
 

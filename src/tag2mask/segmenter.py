@@ -19,13 +19,13 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from tag2mask import distributed
-from tag2mask.config import Recipe, parse_recipe
+from tag2mask.config import Recipe, parse_recipe, with_tile
 from tag2mask.data import Photo, as_photo, photo_size, read_photo
 from tag2mask.data.decode import Levels
 from tag2mask.data.text import read_json
 from tag2mask.errors import RunError, UserError, reason
 from tag2mask.files import write_text
-from tag2mask.inference import draft_size, forward, mask_at, photos_together, probabilities_of
+from tag2mask.inference import draft_size, fast_copy, forward, mask_at, photos_together, probabilities_of
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.notebook import html_table, number
 from tag2mask.scoring import MaskScores
@@ -82,12 +82,18 @@ class Segmenter(ModelHubMixin):
         return self
 
     @overload
-    def predict(self, photo: Photo) -> NDArray[np.uint8]: ...  # type: ignore[overload-overlap]  # a str comes here
+    def predict(  # type: ignore[overload-overlap]  # a str comes here
+        self, photo: Photo, *, tile: int | None = None, overlap: int | None = None
+    ) -> NDArray[np.uint8]: ...
 
     @overload
-    def predict(self, photo: Sequence[Photo]) -> list[NDArray[np.uint8]]: ...
+    def predict(
+        self, photo: Sequence[Photo], *, tile: int | None = None, overlap: int | None = None
+    ) -> list[NDArray[np.uint8]]: ...
 
-    def predict(self, photo: Photo | Sequence[Photo]) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+    def predict(
+        self, photo: Photo | Sequence[Photo], *, tile: int | None = None, overlap: int | None = None
+    ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
         """Return the mask of a photo, uint8 H x W at the photo's own size, 0 for background; of several a list.
 
         A file gets the mask that ``tag2mask predict`` writes. Where the recipe has no CRF that decodes large JPEGs
@@ -95,14 +101,18 @@ class Segmenter(ModelHubMixin):
 
         Args:
             photo: a file, a Pillow image or an array as `tag2mask.data.as_photo` takes it; or a list of these.
+            tile: side of overlapping squares of the photo in pixels, for small objects in large photos; 0 for whole
+                photos, None for as it was trained.
+            overlap: of the squares in pixels, with ``tile``.
 
         Raises:
             DataError: the photo cannot be read, or the array is none of a photo.
+            RecipeError: the overlap is no less than the tile.
         """
-        how = self.recipe.inference
+        recipe = with_tile(self.recipe, tile, overlap)
         several = isinstance(photo, Sequence) and not isinstance(photo, str)
-        looked = self._look(cast(Sequence[Photo], photo if several else [photo]))
-        masks = [mask_at(logits, pixels, size, how) for pixels, size, logits in looked]
+        looked = self._look(cast(Sequence[Photo], photo if several else [photo]), recipe)
+        masks = [mask_at(logits, pixels, size, recipe.inference, tiles=recipe.tiles) for pixels, size, logits in looked]
         return masks if several else masks[0]
 
     def predict_proba(self, photo: Photo) -> NDArray[np.float32]:
@@ -116,17 +126,20 @@ class Segmenter(ModelHubMixin):
         Raises:
             DataError: as for `predict`.
         """
-        ((_, size, logits),) = self._look([photo])
+        ((_, size, logits),) = self._look([photo], self.recipe)
         return probabilities_of(logits, size, background_weight=self.recipe.inference.background_weight)
 
-    def _look(self, photos: Sequence[Photo]) -> Iterator[tuple[NDArray[np.uint8], tuple[int, int], list[Tensor]]]:
+    def _look(
+        self, photos: Sequence[Photo], recipe: Recipe
+    ) -> Iterator[tuple[NDArray[np.uint8], tuple[int, int], list[Tensor]]]:
         """Yield each photo's pixels, its size and its logits."""
-        how = self.recipe.inference
+        how, tiles = recipe.inference, recipe.tiles
         if self._fast is None:
-            self._fast = self.network.folded(how.scales if how.compile else None)
-        read = (_read(photo, draft_size(how), self.levels) for photo in photos)
-        while some := list(islice(read, photos_together(self._fast))):
-            for (pixels, size), logits in zip(some, forward(self._fast, [p for p, _ in some], how.scales), strict=True):
+            self._fast = fast_copy(self.network, self.recipe)
+        read = (_read(photo, draft_size(how, tiles), self.levels) for photo in photos)
+        while some := list(islice(read, 1 if tiles else photos_together(self._fast))):
+            found = forward(self._fast, [pixels for pixels, _ in some], how.scales, tiles)
+            for (pixels, size), logits in zip(some, found, strict=True):
                 yield pixels, size, logits
 
     @classmethod
@@ -226,6 +239,12 @@ def model_card(classes: tuple[str, ...], recipe: Recipe, scores: MaskScores | No
     measured = "The run that it is from had no true masks to score its predictions on."
     if scores.miou is not None:
         measured = f"mIoU {number(scores.miou)}% on the {scores.images} photos that the run predicted."
+    tiled = ""
+    if recipe.tiles:
+        tiled = (
+            f"\nIt was trained on tiles of {recipe.tiles.side} pixels. `predict` cuts photos into such tiles and joins "
+            "what it finds in them.\n"
+        )
     return f"""---
 {yaml.safe_dump(head, sort_keys=False)}---
 
@@ -234,7 +253,7 @@ def model_card(classes: tuple[str, ...], recipe: Recipe, scores: MaskScores | No
 It gives a class to every pixel of a photo. tag2mask {version("tag2mask")} trained it from image-level labels alone, by
 the recipe below.
 {measured}
-
+{tiled}
 ## How to load it
 
 ```python

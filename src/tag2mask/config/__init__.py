@@ -9,6 +9,7 @@ from tag2mask.config.recipe import (
     ProxyConfig,
     Recipe,
     SegmenterConfig,
+    TilesConfig,
 )
 from tag2mask.config.settings import (
     Settings,
@@ -18,6 +19,7 @@ from tag2mask.config.settings import (
     parse_settings,
     read_yaml,
     recipe_yaml,
+    with_tile,
 )
 
 __all__ = [
@@ -30,10 +32,12 @@ __all__ = [
     "Recipe",
     "SegmenterConfig",
     "Settings",
+    "TilesConfig",
     "apply_settings",
     "load_recipe",
     "parse_recipe",
     "parse_settings",
     "read_yaml",
     "recipe_yaml",
+    "with_tile",
 ]

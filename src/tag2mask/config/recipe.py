@@ -228,6 +228,31 @@ class InferenceConfig(_Part):
     compile: bool = False
 
 
+class TilesConfig(_Part):
+    """Photos in overlapping squares, each of which is to the networks what a photo else is (paper: no tiles).
+
+    For objects that are small in large photos. Sizes and scales are then those of a tile; where a tile is smaller, it
+    is enlarged. Tags, peaks and masks stay the photo's.
+
+    Attributes:
+        side: of a tile in pixels of the photo.
+        overlap: of neighbours in pixels, at least.
+        per_photo: at most this many tiles of a photo are trained on; those with objects come first.
+    """
+
+    side: Side = 448
+    overlap: Annotated[int, Field(ge=0)] = 64
+    per_photo: Positive = 16
+
+    @field_validator("overlap")
+    @classmethod
+    def _moves_on(cls, overlap: int, others: ValidationInfo) -> int:
+        side = others.data.get("side", overlap + 1)
+        if overlap >= side:
+            raise ValueError(f"must be less than the side of a tile, {side}")
+        return overlap
+
+
 class Recipe(_Part):
     """Every parameter of a run."""
 
@@ -241,3 +266,12 @@ class Recipe(_Part):
     crf: CrfConfig = Field(CrfConfig(), description="of proxy masks; inference has its own")
     segmenter: SegmenterConfig = SegmenterConfig()
     inference: InferenceConfig = InferenceConfig()
+    tiles: TilesConfig | None = Field(None, description="overlapping squares of large photos; null for whole photos")
+
+    @field_validator("tiles")
+    @classmethod
+    def _not_of_seeds(cls, tiles: TilesConfig | None, others: ValidationInfo) -> TilesConfig | None:
+        segmenter = others.data.get("segmenter")
+        if tiles is not None and segmenter is not None and segmenter.method != Teaching.PLAIN:
+            raise ValueError("sec and dsrg need whole photos: a tile may lack what the photo's tags name")
+        return tiles

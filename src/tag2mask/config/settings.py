@@ -41,6 +41,32 @@ def load_recipe(name_or_file: str | Path | Recipe, settings: Settings = ()) -> R
     return parse_recipe(values, source)
 
 
+def with_tile(recipe: Recipe, side: int | None, overlap: int | None) -> Recipe:
+    """Return a recipe with other tiles.
+
+    Args:
+        recipe: as it is.
+        side: of a tile in pixels; 0 for whole photos, None for the recipe's.
+        overlap: in pixels; None for the recipe's, or for a seventh of a side that is not the recipe's.
+
+    Raises:
+        RecipeError: there is an overlap and no tile, or it is no less than the tile.
+
+    >>> with_tile(load_recipe("fast"), 224, None).tiles
+    TilesConfig(side=224, overlap=32, per_photo=16)
+    """
+    if side == 0 or (side is None and recipe.tiles is None):
+        if overlap is not None:
+            raise RecipeError("an overlap needs a tile: name the side of the tiles too")
+        return recipe.model_copy(update={"tiles": None})
+    values = {} if recipe.tiles is None else recipe.tiles.model_dump()
+    if side is not None and side != values.get("side"):
+        values |= {"side": side, "overlap": side // 7}
+    if overlap is not None:
+        values["overlap"] = overlap
+    return load_recipe(recipe, {"tiles": values})
+
+
 def parse_recipe(values: dict[str, Any], source: str) -> Recipe:
     """Validate the values of a recipe; ``source`` names their file in error messages.
 
@@ -124,7 +150,9 @@ def apply_settings(values: dict[str, Any], settings: Settings) -> None:
         *parents, last = key.split(".")
         part = values
         for parent in parents:
-            part = part.setdefault(parent, {})
+            if part.get(parent) is None:
+                part[parent] = {}
+            part = part[parent]
             if not isinstance(part, dict):
                 raise RecipeError(f"--set {key}: '{parent}' holds no parameters of its own")
         part[last] = value

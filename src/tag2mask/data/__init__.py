@@ -9,6 +9,7 @@ from tag2mask.data.readers.coco import load_coco
 from tag2mask.data.readers.folder import load_folder, photos_in
 from tag2mask.data.readers.voc import load_voc
 from tag2mask.data.registry import load
+from tag2mask.data.sizes import check_photo_sizes
 from tag2mask.data.summary import summary
 from tag2mask.data.truth import check_not_empty, check_truth, keep_truth, trainable
 
@@ -18,6 +19,7 @@ __all__ = [
     "Sample",
     "as_photo",
     "check_not_empty",
+    "check_photo_sizes",
     "check_truth",
     "keep_truth",
     "load",

@@ -14,10 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tag2mask.config import TilesConfig
 from tag2mask.data.image_set import Sample
 from tag2mask.data.summary import by_reason
 from tag2mask.errors import DataError, RunError
 from tag2mask.progress import track
+from tag2mask.tiles import Tile, tiles_of
 
 log = logging.getLogger("tag2mask")
 Out = TypeVar("Out")
@@ -58,6 +60,31 @@ class SquarePhotos(Dataset[tuple[int, Tensor | str]]):
             return index, as_tensor(read_square(self.samples[index], self.size))
         except DataError as error:
             return index, str(error)
+
+
+def squares_of(photo: np.ndarray, size: int, tiles: Sequence[Tile]) -> Tensor:
+    """Return tiles of a photo, uint8 H x W x 3, as the networks take them, uint8 N x 3 x size x size."""
+    return torch.stack([as_tensor(square(tile.cut(photo), size)) for tile in tiles])
+
+
+class TiledPhotos(Dataset[tuple[int, "tuple[tuple[int, int], Tensor] | str"]]):
+    """The tiles of photos: ``(index, (height and width, uint8 N x 3 x size x size))``, or what is wrong."""
+
+    def __init__(self, samples: Sequence[Sample], size: int, tiles: TilesConfig) -> None:
+        self.samples, self.size, self.tiles = samples, size, tiles
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[int, tuple[tuple[int, int], Tensor] | str]:
+        """Read one photo."""
+        try:
+            photo = self.samples[index].read()
+        except DataError as error:
+            return index, str(error)
+        height, width, _ = photo.shape
+        return index, ((height, width), squares_of(photo, self.size, tiles_of((height, width), self.tiles)))
 
 
 class WholePhotos(Dataset[tuple[int, "np.ndarray | str"]]):
@@ -127,6 +154,40 @@ def photo_batches(
         readable = list(keep_readable(batch, strict))
         if readable:
             yield [samples[index] for index, _ in readable], torch.stack([photo for _, photo in readable])
+
+
+def tile_batches(
+    samples: Sequence[Sample],
+    size: int,
+    tiles: TilesConfig,
+    *,
+    batch_size: int = 8,
+    workers: int = 1,
+    strict: bool = False,
+    label: str = "",
+) -> Iterator[tuple[Sample, tuple[int, int], list[Tile], Tensor]]:
+    """Yield the tiles of photos in order, those of a photo in batches, each photo decoded once.
+
+    Args:
+        samples: the photos.
+        size: side of the squares that tiles are resized to, in pixels.
+        tiles: side and overlap of the tiles in the photo.
+        batch_size: tiles a batch.
+        workers, strict, label: as for `photo_batches`.
+
+    Yields:
+        The photo, its height and width, some of its tiles and their pixels, uint8 N x 3 x size x size.
+
+    Raises:
+        DataError: a photo cannot be read and ``strict`` is set.
+    """
+    photos = read_by(workers, TiledPhotos(samples, size, tiles))
+    readable = keep_readable(photos, strict)
+    for index, (shape, images) in track(readable, len(samples), label) if label else readable:
+        places = tiles_of(shape, tiles)
+        for start in range(0, len(places), batch_size):
+            some = slice(start, start + batch_size)
+            yield samples[index], shape, places[some], images[some]
 
 
 def read_by(workers: int, photos: Dataset[Any], **options: Any) -> Iterator[Any]:

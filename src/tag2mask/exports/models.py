@@ -115,6 +115,11 @@ def write_onnx(source: str | Path, out: Path, *, rounds: int | None = None) -> N
         _compare(graph, temporary)
     if trained.recipe.inference.crf:
         log.warning("%s does all of predict but the dense CRF, its last step: masks have coarser outlines", out)
+    if tiles := trained.recipe.tiles:
+        log.warning(
+            "%s takes one tile at a time: cut photos into squares of %d pixels that overlap by %d, and average the "
+            "probabilities where they do", out, tiles.side, tiles.overlap,
+        )  # fmt: skip
 
 
 def write_huggingface(source: str | Path, out: Path, *, rounds: int | None = None) -> None:
@@ -178,16 +183,18 @@ def _quiet() -> Iterator[None]:
 
 
 def _about(trained: Segmenter) -> dict[str, Any]:
-    how = trained.recipe.inference
+    how, tiles = trained.recipe.inference, trained.recipe.tiles
+    seen = "the photo at its own size" if tiles is None else f"one tile of a photo, {tiles.side} x {tiles.side} pixels"
     return {
         "tag2mask": version("tag2mask"),
         "classes": ["background", *trained.classes],
-        "input": "image: float32 N x 3 x H x W, RGB, 0 to 1, the photo at its own size; all else is inside the graph",
+        "input": f"image: float32 N x 3 x H x W, RGB, 0 to 1, {seen}; all else is inside the graph",
         "output": "probabilities: float32 N x classes x H x W; the mask is the argmax over classes",
         "scales": how.scales,
         "background_weight": how.background_weight,
         "crf": "left out" if how.crf else "none",
         "levels": trained.levels,
+        "tiles": tiles and tiles.model_dump(),
     }
 
 

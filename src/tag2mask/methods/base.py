@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -18,6 +18,7 @@ from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.resize import resize_like
+from tag2mask.tiles import Stitch, Tile
 
 Features: TypeAlias = dict[str, Tensor]
 
@@ -99,24 +100,63 @@ class Method(ABC):
 
         Args:
             network: what to look with.
-            images: N x 3 x H x W, RGB, 0..255.
+            images: N x 3 x H x W, RGB, 0..255, whole photos.
             labels: class indices present in each image, 1..C.
         """
+        scores, activation = self.see(network, images, labels)
+        scores = self.of_photo(scores, activation, network)
+        return scores, resize_like(activation, scores)
+
+    def look_at_tiles(
+        self,
+        network: Network,
+        size: tuple[int, int],
+        tiles: Iterable[tuple[Sequence[Tile], Tensor]],
+        labels: Sequence[int],
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scores of all classes of a photo and their class activations, float C x h x w each.
+
+        Args:
+            network: what to look with.
+            size: height and width of the photo in pixels.
+            tiles: some of its tiles and their pixels, N x 3 x H x W, RGB, 0..255, until there are no more.
+            labels: class indices present in the photo, 1..C.
+        """
+        wholes = Stitch(size), Stitch(size)
+        for some, images in tiles:
+            for whole, maps in zip(wholes, self.see(network, images, [labels] * len(some)), strict=True):
+                for tile, one in zip(some, maps, strict=True):
+                    whole.add(tile, one)
+        scores, activation = (whole.map()[None] for whole in wholes)
+        scores = self.of_photo(scores, activation, network)
+        return scores[0], resize_like(activation, scores)[0]
+
+    def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return what `score` gives for photos or tiles, and class activations, float N x C x h x w each."""
         with torch.inference_mode():
             features = network.backbone(images)
             activation = network.classifier.activation(features[LAST])
-            scores = self.score(features, activation, network)
-            return scores, resize_like(activation, scores)
+            return self.score(features, activation, network), activation
 
     @abstractmethod
     def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:
-        """Return the scores of all classes, float N x C x h x w.
+        """Return the scores of all classes, float N x C x h x w; what a photo's maximum decides is for `of_photo`.
 
         Args:
             features: float N x D x h x w by layer: those of ``network.backbone.layers``, and ``last``.
             activation: float N x C x h x w, the class activations in logits.
             network: its ``patterns`` are as `fit` set them.
         """
+
+    def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
+        """Return the scores of whole photos, float N x C x h x w, where they depend on what is elsewhere in the photo.
+
+        Args:
+            scores: float N x C x h x w, as `score` gives them, joined from tiles if photos are tiled.
+            activation: float N x C x h' x w', joined too.
+            network: as for `score`.
+        """
+        return scores
 
     def finish(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return what becomes of a photo's mask, uint8 H x W, at the end."""

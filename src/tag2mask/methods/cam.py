@@ -48,8 +48,12 @@ class Cam(Method):
     options: ClassVar[tuple[str, ...]] = ("proxy.cam_thresholds",)
 
     def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:
-        """Return float N x C x h x w, 0..1."""
-        return normalised_cam(activation)
+        """Return float N x C x h x w, the class activation."""
+        return activation
+
+    def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
+        """Return shares of the maximum in the photo, 0..1."""
+        return normalised_cam(scores)
 
 
 METHOD = Cam()

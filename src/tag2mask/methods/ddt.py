@@ -64,9 +64,12 @@ def ddt_scores(patterns: ClassPatterns, features: dict[str, Tensor]) -> Tensor:
     Returns:
         float N x C x h x w.
     """
-    scores = patterns.score_features(features)
-    cam = normalised_cam(patterns.classifier_.activation(features[LAST]))
-    return scores + TIE * resize_like(cam, scores)
+    return broken_ties(patterns.score_features(features), patterns.classifier_.activation(features[LAST]))
+
+
+def broken_ties(scores: Tensor, activation: Tensor) -> Tensor:
+    """Return scores with ties in favour of the class of the largest CAM, float N x C x h x w as they are."""
+    return scores + TIE * resize_like(normalised_cam(activation), scores)
 
 
 def largest_component(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -94,7 +97,11 @@ class Ddt(Method):
 
     def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:
         """Return float N x C x h x w, in standard deviations."""
-        return ddt_scores(network.patterns[0], features)
+        return network.patterns[0].score_features(features)
+
+    def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
+        """Let CAM, whose maximum in a photo is 1, break ties."""
+        return broken_ties(scores, activation)
 
     def finish(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Keep the largest region."""

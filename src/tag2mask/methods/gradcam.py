@@ -54,8 +54,12 @@ def grad_cam_scores(classifier: Classifier, images: Tensor, labels: Sequence[Seq
     Returns:
         float N x C x h x w, 0..1; zero for classes that are not in the labels.
     """
+    return normalised_cam(_seen(classifier, images, labels))
+
+
+def _seen(classifier: Classifier, images: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
     seen = classifier(images.float().requires_grad_())
-    return normalised_cam(grad_cam(seen.logits, seen.features[classifier.backbone.layers[0]], labels))
+    return grad_cam(seen.logits, seen.features[classifier.backbone.layers[0]], labels)
 
 
 class GradCam(Cam):
@@ -70,9 +74,13 @@ class GradCam(Cam):
             return ""
         return f"Grad-CAM of {backbone.name} is there for its last layer only; set patterns.layers=[last]"
 
+    def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return Grad-CAM for scores and class activations alike, float N x C x h x w, >= 0."""
+        return (_seen(network.classifier, images, labels),) * 2
+
     def look(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return scores and class activations alike, float N x C x h x w, 0..1."""
-        return (grad_cam_scores(network.classifier, images, labels),) * 2
+        return (self.of_photo(*self.see(network, images, labels), network),) * 2
 
 
 METHOD = GradCam()

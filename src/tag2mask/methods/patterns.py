@@ -26,9 +26,12 @@ class Patterns(Method):
         weights = np.asarray(recipe.patterns.layer_weights or [1.0] * len(patterns))
         weights = weights / weights.sum()
         maps = [float(w) * fitted.score_features(features) for w, fitted in zip(weights, patterns, strict=True)]
-        if recipe.proxy.cam_weight:
-            maps.append(recipe.proxy.cam_weight * normalised_cam(activation))
         return sum((resize_like(one, maps[0]) for one in maps[1:]), start=maps[0])
+
+    def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
+        """Add CAM, whose maximum in a photo is 1."""
+        weight = network.recipe.proxy.cam_weight
+        return scores + resize_like(weight * normalised_cam(activation), scores) if weight else scores
 
 
 METHOD = Patterns()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tag2mask.config import TilesConfig
 from tag2mask.data import Sample
-from tag2mask.data.loading import photo_batches
+from tag2mask.data.loading import photo_batches, tile_batches
 from tag2mask.devices import half_precision
 from tag2mask.distributed import copy_main, gather, is_main, share
 from tag2mask.errors import DataError
@@ -121,6 +125,7 @@ def train_head(
     steps: int = 200,
     learning_rate: float = 1e-2,
     weight_decay: float = 1e-4,
+    tiles: TilesConfig | None = None,
     workers: int = 1,
     strict: bool = False,
 ) -> None:
@@ -133,15 +138,14 @@ def train_head(
         steps: as in `fit_head`.
         learning_rate: as in `fit_head`.
         weight_decay: as in `fit_head`.
+        tiles: each photo's features are pooled over these; None for whole photos.
         workers: processes that decode.
         strict: raise for an unreadable photo instead of skipping it.
     """
-    device, backbone = classifier.head.weight.device, folded_backbone(classifier.backbone)
-    mine: list[tuple[list[tuple[int, ...]], Tensor]] = []
-    for batch, images in photo_batches(share(samples), size, workers=workers, strict=strict, label="classifier"):
-        with torch.no_grad(), half_precision(device):
-            both = torch.cat([images, images.flip(3)]).to(device)
-            features = backbone(both)[LAST].float().mean((2, 3)).cpu()
+    backbone, mine = folded_backbone(classifier.backbone), list[tuple[list[tuple[int, ...]], Tensor]]()
+    for batch, features in pooled_features(
+        backbone, share(samples), size, tiles, workers=workers, strict=strict, label="classifier", mirrored=True
+    ):
         mine.append(([sample.labels for sample in batch] * 2, features))
     parts = [part for theirs in gather(mine) for part in theirs]
     if is_main():
@@ -153,6 +157,46 @@ def train_head(
         parts.clear()
         fit_head(classifier, pooled, targets, steps=steps, learning_rate=learning_rate, weight_decay=weight_decay)
     copy_main([classifier.head.weight.data, classifier.head.bias.data])
+
+
+def pooled_features(
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    size: int,
+    tiles: TilesConfig | None,
+    *,
+    workers: int,
+    strict: bool,
+    label: str,
+    mirrored: bool = False,
+) -> Iterator[tuple[list[Sample], Tensor]]:
+    """Yield photos with the mean of the deepest feature map over each, or over its tiles together.
+
+    Args:
+        backbone: in evaluation mode.
+        samples: the photos.
+        size: side of the square input in pixels.
+        tiles: inputs are these; None for whole photos.
+        workers, strict, label: as for `photo_batches`.
+        mirrored: of the photos' mirror images too, after those of the photos.
+
+    Yields:
+        N photos and their features, float N x D or 2 N x D.
+    """
+    device = backbone.mean.device
+
+    def mean(images: Tensor) -> Tensor:
+        with torch.no_grad(), half_precision(device):
+            both = torch.cat([images, images.flip(3)]) if mirrored else images
+            return backbone(both.to(device))[LAST].float().mean((2, 3)).cpu()
+
+    how: dict[str, Any] = {"workers": workers, "strict": strict, "label": label}
+    if tiles is None:
+        yield from ((batch, mean(images)) for batch, images in photo_batches(samples, size, **how))
+        return
+    for sample, parts in groupby(tile_batches(samples, size, tiles, **how), key=itemgetter(0)):
+        means = torch.cat([mean(images).view(1 + mirrored, len(images), -1) for *_, images in parts], 1)
+        yield [sample], means.mean(1)
 
 
 def fit_head(

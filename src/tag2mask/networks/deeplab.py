@@ -70,13 +70,13 @@ class SegmentationNetwork(nn.Module):
 
         $z_c(u) + \log \sigma(t_c)$: a class that the photo as a whole does not show wins nowhere in it.
         """
+        logits, tags = self.decode_apart(features)
+        return logits if tags is None else with_tags(logits, tags), tags
+
+    def decode_apart(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return logits that know nothing of the tags, and the tags' logits, N x C, where there is a `TagHead`."""
         maps = [features[layer] for layer in self.backbone.layers]
-        logits: Tensor = self.head(maps)
-        if self.tags is None:
-            return logits, None
-        tags: Tensor = self.tags(maps[-1])
-        present = functional.pad(functional.logsigmoid(tags), (1, 0))  # background is
-        return logits + present[:, :, None, None], tags
+        return self.head(maps), None if self.tags is None else self.tags(maps[-1])
 
     def folded(self, compile_for: Sequence[int] | None = None) -> SegmentationNetwork:
         """Return a copy for inference by `tag2mask.networks.speed.faster_copy`.
@@ -122,6 +122,17 @@ class SegmentationNetwork(nn.Module):
             segmenter = cls(**about, weights="random")
             load_weights(segmenter, tensors, str(file))
         return segmenter.eval()
+
+
+def with_tags(logits: Tensor, tags: Tensor) -> Tensor:
+    """Return logits, N x (C + 1) x h x w, with the log-probability of each tag in those of its class.
+
+    Args:
+        logits: N x (C + 1) x h x w.
+        tags: their logits, N x C.
+    """
+    present = functional.pad(functional.logsigmoid(tags), (1, 0))  # background is
+    return logits + present[:, :, None, None]
 
 
 class TagHead(nn.Module):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from tag2mask.config import TilesConfig
 from tag2mask.data import ImageSet, Sample
+from tag2mask.data.loading import photo_batches, tile_batches
 from tag2mask.devices import half_precision, with_float64
 from tag2mask.distributed import gather, of_main, total, world
 from tag2mask.networks.backbones import LAST
@@ -18,6 +21,23 @@ from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.patterns.moments import Moments
 from tag2mask.patterns.orientation import EVIDENCE, evidence_maps, fit_evidence
+from tag2mask.tiles import place_in
+
+Batch: TypeAlias = tuple[Sequence[Sample], Tensor] | tuple[Sequence[Sample], Tensor, Tensor]
+"""Photos and their pixels; or of tiles their photos, their pixels and their places."""
+
+
+def batches_of(
+    samples: Sequence[Sample], size: int, tiles: TilesConfig | None, *, workers: int, strict: bool
+) -> Iterator[Batch]:
+    """Yield batches of photos, or of their tiles with their places, for `collect_moments`."""
+    if tiles is None:
+        yield from photo_batches(samples, size, workers=workers, strict=strict, label="moments")
+        return
+    for sample, shape, some, images in tile_batches(
+        samples, size, tiles, workers=workers, strict=strict, label="moments"
+    ):
+        yield [sample] * len(some), images, torch.tensor([place_in(shape, tile) for tile in some])
 
 
 def choose_subsets(data: ImageSet, images_per_class: int, seed: int, contrast: bool = False) -> dict[str, list[int]]:
@@ -47,20 +67,20 @@ def choose_subsets(data: ImageSet, images_per_class: int, seed: int, contrast: b
 
 
 def collect_moments(
-    classifier: Classifier, batches: Iterable[tuple[list[Sample], Tensor]], subsets: dict[str, list[int]]
+    classifier: Classifier, batches: Iterable[Batch], subsets: dict[str, list[int]]
 ) -> dict[tuple[str, int], Moments]:
     """Run every photo once and return the moments by layer and class index.
 
     Args:
         classifier: in evaluation mode; its backbone's ``layers`` are used.
-        batches: of photos, as `photo_batches` yields them.
+        batches: of photos, as `photo_batches` yields them, or of tiles with their places (`evidence_maps`).
         subsets: as `choose_subsets` returns them; class indices that are not positive have the activations of a
             photo's classes together as evidence.
     """
     moments: dict[tuple[str, int], Moments] = {}
     device, backbone = classifier.head.weight.device, folded_backbone(classifier.backbone)
     sums = with_float64(device)
-    for samples, images in batches:
+    for samples, images, *places in batches:
         with torch.inference_mode(), half_precision(device):
             features = backbone(images.to(device))
             activation = classifier.activation(features[LAST]).float().to(sums)
@@ -71,7 +91,7 @@ def collect_moments(
             alike[tuple(subsets[sample.name])].append(row)
         for labels, rows in alike.items():
             seen = (activation[rows, label - 1] if label > 0 else together[rows] for label in labels)
-            evidence = torch.cat([evidence_maps(maps) for maps in seen], 1)
+            evidence = torch.cat([evidence_maps(maps, *(one[rows] for one in places)) for maps in seen], 1)
             for layer in classifier.backbone.layers:
                 maps = features[layer][rows].float().to(sums)
                 new = Moments.of(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from inspect import signature
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tag2mask.config import TilesConfig
 from tag2mask.data import ImageSet, Sample, photo_size, trainable
-from tag2mask.data.loading import photo_batches
+from tag2mask.data.loading import photo_batches, tile_batches
 from tag2mask.distributed import device as default_device
 from tag2mask.distributed import gather, of_main, share
 from tag2mask.errors import DataError, NotFittedError, RecipeError, nearest
@@ -20,11 +23,12 @@ from tag2mask.networks.backbones import Backbone, check_network, resolve_layer
 from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.networks.weights import check_finite, load_tensors, load_weights, part_of, refusing, save_tensors
 from tag2mask.notebook import html_table
-from tag2mask.patterns.collect import choose_subsets, collect_moments, merge_processes
+from tag2mask.patterns.collect import batches_of, choose_subsets, collect_moments, merge_processes
 from tag2mask.patterns.eigen import Pattern, leading_pattern, score
 from tag2mask.patterns.moments import Moments
 from tag2mask.patterns.orientation import EVIDENCE, WEAK
 from tag2mask.proxy import proxy_mask
+from tag2mask.tiles import Stitch
 
 _FITTED = ("means", "directions", "spectra", "variances", "evidence")
 _MISSING = ("classes_", "classifier_", *(f"{name}_" for name in _FITTED))
@@ -38,6 +42,7 @@ class ClassPatterns:
     Args:
         backbone, weights: as in a recipe's ``backbone``.
         layer, size, output_stride, images_per_class, components, contrast: as in a recipe's ``patterns``.
+        tiles: as in a recipe; or ``{"side": 448, "overlap": 64}``.
         seed: of the draw of the photos.
         workers: processes that decode photos; 0 decodes in this one.
         device: where `fit` makes a network, such as ``"cuda:1"``; None for a GPU where there is one.
@@ -71,6 +76,7 @@ class ClassPatterns:
         images_per_class: int = 800,
         components: int = 50,
         contrast: float = 0.0,
+        tiles: TilesConfig | dict[str, int] | None = None,
         seed: int = 0,
         workers: int = 1,
         device: str | torch.device | None = None,
@@ -78,6 +84,7 @@ class ClassPatterns:
         self.backbone, self.layer, self.weights = backbone, layer, weights
         self.size, self.output_stride = size, output_stride
         self.images_per_class, self.components, self.contrast = images_per_class, components, contrast
+        self.tiles = tiles
         self.seed, self.workers, self.device = seed, workers, device
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -133,7 +140,7 @@ class ClassPatterns:
         if classifier is None:
             backbone = Backbone(self.backbone, [self.layer], output_stride=self.output_stride, weights=self.weights)
             classifier = Classifier(backbone, data.classes).eval().to(self.device or default_device())
-            train_head(classifier, data.samples, size=self.size, workers=self.workers)
+            train_head(classifier, data.samples, size=self.size, tiles=self.tiling, workers=self.workers)
         discover(classifier, data, [self])
         return self
 
@@ -178,9 +185,36 @@ class ClassPatterns:
             raise DataError(
                 f"the patterns are of the classes {', '.join(self.classes_)}, the photos of {', '.join(data.classes)}"
             )
-        for samples, images in photo_batches(data.samples, self.size, workers=self.workers):
-            for sample, scores in zip(samples, self.score(images), strict=True):
-                yield sample, proxy_mask(scores.cpu().numpy(), sample.labels, photo_size(sample.image))
+        for sample, scores in self.scores_of(data.samples):
+            yield sample, proxy_mask(scores.cpu().numpy(), sample.labels, photo_size(sample.image))
+
+    def scores_of(
+        self, samples: Sequence[Sample], *, strict: bool = False, label: str = ""
+    ) -> Iterator[tuple[Sample, Tensor]]:
+        """Yield each photo with its scores as of `score`, float C x h x w.
+
+        Args:
+            samples: the photos.
+            strict: raise for an unreadable photo instead of skipping it.
+            label: what the progress shows; empty for no progress.
+        """
+        how: dict[str, Any] = {"workers": self.workers, "strict": strict, "label": label}
+        if self.tiling is None:
+            for some, images in photo_batches(samples, self.size, **how):
+                yield from zip(some, self.score(images), strict=True)
+            return
+        parts = tile_batches(samples, self.size, self.tiling, **how)
+        for (sample, size), batches in groupby(parts, key=itemgetter(0, 1)):
+            whole = Stitch(size)
+            for _, _, tiles, images in batches:
+                for tile, scores in zip(tiles, self.score(images), strict=True):
+                    whole.add(tile, scores)
+            yield sample, whole.map()
+
+    @property
+    def tiling(self) -> TilesConfig | None:
+        """The tiles, checked."""
+        return TilesConfig.model_validate(self.tiles) if isinstance(self.tiles, dict) else self.tiles
 
     def about(self) -> dict[str, dict[str, float]]:
         """Return, by class, the evidence for the sign and the share of the variance that the pattern explains."""
@@ -218,6 +252,7 @@ class ClassPatterns:
         fitted = {f"patterns.{name}": getattr(self, f"{name}_") for name in _FITTED}
         network = {f"classifier.{name}": t for name, t in self.classifier_.state_dict().items()}
         about = {name: value for name, value in self.get_params().items() if name != "device"}
+        about["tiles"] = self.tiling and self.tiling.model_dump()
         about |= {"classes": list(self.classes_), "layers": self.classifier_.backbone.layers}
         save_tensors(file, {**fitted, **network}, "class patterns", about)
 
@@ -300,6 +335,6 @@ def moments_of(
     """Do `collect_moments` over the photos of some subsets, shared among the processes at work."""
     # Photos of the same classes side by side: their descriptors are multiplied together, once for all classes.
     chosen = sorted((sample for sample in data.samples if sample.name in subsets), key=lambda s: subsets[s.name])
-    batches = photo_batches(share(chosen), how.size, workers=how.workers, strict=strict, label="moments")
+    batches = batches_of(share(chosen), how.size, how.tiling, workers=how.workers, strict=strict)
     moments = collect_moments(classifier, batches, subsets)
     return merge_processes(moments, classifier.backbone.channels, classifier.head.weight.device)

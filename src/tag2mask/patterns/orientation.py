@@ -14,19 +14,24 @@ WEAK = 0.1
 """Correlation below which the evidence for a sign is called weak."""
 
 
-def evidence_maps(activation: Tensor) -> Tensor:
+def evidence_maps(activation: Tensor, places: Tensor | None = None) -> Tensor:
     """Return the evidence for a class at each position, each map centred.
 
     Args:
         activation: float N x h x w, the class activation.
+        places: float N x 4, where a tile lies in its photo: its first and last row and its first and last column, the
+            photo's being -1 and 1. None for whole photos.
 
     Returns:
         float N x E x h x w in the order of `EVIDENCE`, zero mean per image and kind.
     """
     count, height, width = activation.shape
-    rows = torch.linspace(-1, 1, height, device=activation.device)[:, None]
-    columns = torch.linspace(-1, 1, width, device=activation.device)[None, :]
-    centre = torch.exp(-2 * (rows**2 + columns**2)).expand(count, height, width)
+    if places is None:
+        places = torch.tensor([-1.0, 1.0, -1.0, 1.0])
+    top, bottom, left, right = places.to(activation.device).expand(count, 4).T[:, :, None]
+    rows = top + (bottom - top) * torch.linspace(0, 1, height, device=activation.device)
+    columns = left + (right - left) * torch.linspace(0, 1, width, device=activation.device)
+    centre = torch.exp(-2 * (rows[:, :, None] ** 2 + columns[:, None] ** 2))
     maps = torch.stack([activation, centre], 1)
     return maps - maps.mean((2, 3), keepdim=True)
 

@@ -17,7 +17,6 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from tag2mask.data import ImageSet, Sample
-from tag2mask.data.loading import photo_batches
 from tag2mask.patterns import ClassPatterns
 from tag2mask.patterns.collect import choose_subsets
 from tag2mask.proxy import resize_scores
@@ -119,17 +118,13 @@ def typical_photos(patterns: ClassPatterns, data: ImageSet, strict: bool = False
     """Return for each class the photos of its semantic subset with the highest mean score, the highest first."""
     subsets = choose_subsets(data, patterns.images_per_class, patterns.seed)
     chosen = [sample for sample in data.samples if sample.name in subsets]
-    device = patterns.classifier_.head.weight.device
     best: list[list[Typical]] = [[] for _ in patterns.classes_]
-    for samples, images in photo_batches(
-        chosen, patterns.size, workers=patterns.workers, strict=strict, label="scores"
-    ):
-        for sample, scores in zip(samples, patterns.score(images.to(device)).cpu().numpy(), strict=True):
-            for label in subsets[sample.name]:
-                top = best[label - 1]
-                top.append(Typical(sample, scores[label - 1].copy()))
-                top.sort(key=lambda photo: -float(photo.scores.mean()))
-                del top[TYPICAL:]
+    for sample, scores in patterns.scores_of(chosen, strict=strict, label="scores"):
+        for label in subsets[sample.name]:
+            top = best[label - 1]
+            top.append(Typical(sample, scores[label - 1].cpu().numpy().copy()))
+            top.sort(key=lambda photo: -float(photo.scores.mean()))
+            del top[TYPICAL:]
     return best
 
 

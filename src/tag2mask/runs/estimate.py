@@ -10,23 +10,26 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from tag2mask.config import Recipe
+from tag2mask.config import Recipe, TilesConfig
 from tag2mask.crf import dense_crf, prepare
 from tag2mask.data import Sample, write_mask
-from tag2mask.data.loading import as_tensor, read_ahead, square
+from tag2mask.data.loading import as_tensor, read_ahead, square, squares_of
 from tag2mask.distributed import barrier, is_main, share
-from tag2mask.inference import without_mask
+from tag2mask.inference import parts_of, without_mask
 from tag2mask.methods import load_method
-from tag2mask.methods.base import Network
+from tag2mask.methods.base import Method, Network
 from tag2mask.names import IGNORE, CrfUse
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.patterns import ClassPatterns
 from tag2mask.progress import duration, track
-from tag2mask.proxy import assign, beyond_peak_share, resize_scores, score_probabilities, settle
+from tag2mask.proxy import PEAK, assign, beyond_peak_share, score_probabilities, settle
+from tag2mask.resize import resize_part
 from tag2mask.runs.folder import Run, check_classes
 from tag2mask.threads import map_ahead
+from tag2mask.tiles import tiles_of
 
 log = logging.getLogger("tag2mask")
 Job: TypeAlias = tuple[Sample, NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
@@ -49,6 +52,9 @@ def estimate(run: Run) -> None:
 
     def jobs() -> Iterator[Job]:
         photos = read_ahead(todo, recipe.workers, run.strict)
+        for sample, photo in photos if recipe.tiles else ():
+            scores, activation = look_at_tiles(network, method, photo, sample.labels)
+            yield sample, photo, scores.cpu().numpy(), activation.cpu().numpy()
         while chunk := list(islice(photos, _TOGETHER)):
             labels = [sample.labels for sample, _ in chunk]
             squares = torch.stack([as_tensor(square(photo, recipe.patterns.size)) for _, photo in chunk])
@@ -59,6 +65,19 @@ def estimate(run: Run) -> None:
     todo = without_mask(share(run.train.samples), run.out / "proxy")
     for _ in track(map_ahead(write, jobs()), len(todo), "proxy masks"):
         pass
+
+
+def look_at_tiles(
+    network: Network, method: Method, photo: NDArray[np.uint8], labels: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return a photo's scores and class activations from its tiles, float C x h x w each."""
+    recipe, (height, width, _) = network.recipe, photo.shape
+    assert recipe.tiles is not None
+    tiles = tiles_of((height, width), recipe.tiles)
+    device = network.backbone.mean.device
+    some = (tiles[start : start + _TOGETHER] for start in range(0, len(tiles), _TOGETHER))
+    seen = ((part, squares_of(photo, recipe.patterns.size, part).to(device)) for part in some)
+    return method.look_at_tiles(network, (height, width), seen, labels)
 
 
 def load_network(run: Run) -> Network:
@@ -94,15 +113,38 @@ def estimate_mask(
     Returns:
         uint8 H x W.
     """
-    how, crf = recipe.proxy, recipe.crf
+    how, (height, width, _) = recipe.proxy, photo.shape
+    mask = np.zeros((height, width), np.uint8)
     if not labels:
-        return np.zeros(photo.shape[:2], np.uint8)
+        return mask
     method = load_method(how.method)
     rows = [label - 1 for label in labels]
-    tagged = beyond_peak_share(scores[rows], how.peak_share if "proxy.peak_share" in method.options else 0.0)
+    share = how.peak_share if "proxy.peak_share" in method.options else 0.0
+    tagged = beyond_peak_share(scores[rows], share, peak_of((height, width), recipe.tiles))
     if how.activation_weight and activation is not None and "proxy.activation_weight" in method.options:
         tagged = settle(tagged - how.threshold, activation[rows], how.activation_weight) + np.float32(how.threshold)
-    present = resize_scores(tagged, *photo.shape[:2])
+    for seen, kept, inner in parts_of((height, width), recipe.tiles):
+        present = resize_part(torch.from_numpy(tagged), (height, width), *seen).numpy()
+        mask[kept] = _assigned(photo[seen], present, labels, recipe)[inner]
+    return mask
+
+
+def peak_of(size: tuple[int, int], tiles: TilesConfig | None) -> float:
+    """Return the share of a photo's positions that are below its peak: as many are above it as would be in a tile.
+
+    Args:
+        size: height and width of the photo in pixels.
+        tiles: of the recipe.
+    """
+    side = None if tiles is None else min(tiles.side, *size)
+    return PEAK if side is None else 1 - (1 - PEAK) * side**2 / (size[0] * size[1])
+
+
+def _assigned(
+    photo: NDArray[np.uint8], present: NDArray[np.float32], labels: Sequence[int], recipe: Recipe
+) -> NDArray[np.uint8]:
+    """Return the mask of a photo or of a part of it from its classes' scores beyond their peaks, float32 L x H x W."""
+    how, crf, method = recipe.proxy, recipe.crf, load_method(recipe.proxy.method)
     background, threshold = how.cam_thresholds if method.in_shares else (how.threshold, how.threshold)
     mask = assign(present, labels, threshold=threshold, conflict=how.conflict, background=background)
     if how.crf == CrfUse.NONE or (how.crf == CrfUse.SINGLE and len(labels) > 1):

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from tag2mask.config import Recipe, parse_recipe, read_yaml
-from tag2mask.data import ImageSet, check_not_empty, check_truth, keep_truth, load, trainable
+from tag2mask.data import ImageSet, check_not_empty, check_photo_sizes, check_truth, keep_truth, load, trainable
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError, WeightsError
 from tag2mask.files import absolute, is_unfinished, remove_unfinished, write_text
@@ -258,6 +258,7 @@ def _begin(run: Run) -> None:
     remove_unfinished(run.out)
     for data in (run.train, run.evaluation) if not is_known or run.changes.said else ():
         check_truth(data)
+        check_photo_sizes(data.samples, run.recipe.tiles)
     _warn_of_seen(run)
     _check_networks(run.recipe)
     # The configuration first: a folder with nothing else is a run that was killed as it began, and starts anew.

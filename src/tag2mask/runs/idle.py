@@ -42,6 +42,11 @@ RULES: tuple[Rule, ...] = (
         "proxy.crf is none: no proxy mask is refined",
     ),
     (
+        lambda recipe: recipe.tiles is not None,
+        ["inference.compile"],
+        "with tiles the network is not compiled",
+    ),
+    (
         lambda recipe: len(recipe.patterns.layers) == 1,
         ["patterns.layer_weights"],
         "patterns.layers names one layer",
@@ -67,11 +72,15 @@ def idle_in_prediction(settings: Settings) -> list[str]:
     """Return a line for each setting that does nothing where photos are predicted with a trained segmenter.
 
     >>> idle_in_prediction(["inference.crf=null", "segmenter.epochs=3"])
-    ['segmenter.epochs does nothing: the segmenter is trained already; set a parameter of inference']
+    ['segmenter.epochs does nothing: the segmenter is trained already; set a parameter of inference, or tiles']
     """
-    why = "the segmenter is trained already; set a parameter of inference"
+    why = "the segmenter is trained already; set a parameter of inference, or tiles"
     keys = _keys(parse_settings(settings))
-    return [f"{key} does nothing: {why}" for key in keys if key != "workers" and not _is_part(key, "inference")]
+    return [
+        f"{key} does nothing: {why}"
+        for key in keys
+        if key != "workers" and not any(_is_part(key, part) for part in ("inference", "tiles"))
+    ]
 
 
 def _what(recipe: Recipe, key: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from itertools import pairwise
 
 import torch
 
-from tag2mask.data import summary
+from tag2mask.config import TilesConfig
+from tag2mask.data import ImageSet, photo_size, summary
 from tag2mask.devices import half_precision, wait_for
 from tag2mask.distributed import world
+from tag2mask.errors import DataError
 from tag2mask.names import ClassifierTraining, CrfUse
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.speed import folded_backbone
@@ -17,6 +20,7 @@ from tag2mask.progress import duration
 from tag2mask.runs.folder import Run
 from tag2mask.runs.stages import stages_to_do
 from tag2mask.threads import cores
+from tag2mask.tiles import tiles_of
 from tag2mask.training.segmenter import stays_the_same
 
 
@@ -27,6 +31,9 @@ def plan(run: Run) -> str:
         lines.append(f"evaluation: {len(run.evaluation)} photos of {run.source.eval_split}")
         lines += run.evaluation.remarks
     lines.append(f"recipe {run.recipe.name}, backbone {run.recipe.backbone.name}, on {run.device}")
+    if how := run.recipe.tiles:
+        count = tiles_per_photo(run.train, how)
+        lines.append(f"tiles: {how.side} px, overlapping by {how.overlap} or more, {count:.0f} per photo on average")
     if todo := stages_to_do(run):
         lines.append(f"stages: {', '.join(todo)}; roughly {duration(estimate_seconds(run))} on this machine")
     return "\n".join(lines)
@@ -49,16 +56,21 @@ def estimate_seconds(run: Run) -> float:
     moments.append(time.monotonic())
     forward = min(later - earlier for earlier, later in pairwise(moments)) / 4 / side**2
     read, crf = 0.01, 0.15 / cores()
+    tiled = tiles_per_photo(run.train, recipe.tiles)
+    learnt = min(tiled, recipe.tiles.per_photo) if recipe.tiles else 1
     classifying = 2 if recipe.classifier.train == ClassifierTraining.HEAD else 3 * recipe.classifier.epochs
+    pooled = tiled if recipe.classifier.train == ClassifierTraining.HEAD else 1
     epochs = recipe.segmenter.epochs
     once = stays_the_same(recipe.segmenter) and run.device.type == "cpu" and world() == 1
     passes = 2 + epochs if once else 3 * epochs
-    training = train * (passes * forward * recipe.segmenter.size**2 + epochs * read)
-    seen = forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * bool(recipe.inference.crf)
+    training = train * learnt * (passes * forward * recipe.segmenter.size**2 + epochs * read)
+    seen = (
+        tiled * forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * bool(recipe.inference.crf)
+    )
     costs = {
-        "classify": classifying * train * (forward * recipe.classifier.size**2 + read),
-        "discover": train * (forward * side**2 + read),
-        "estimate": train * (forward * side**2 + read + crf * (recipe.proxy.crf != CrfUse.NONE)),
+        "classify": classifying * train * (pooled * forward * recipe.classifier.size**2 + read),
+        "discover": train * (tiled * forward * side**2 + read),
+        "estimate": train * (tiled * forward * side**2 + read + crf * (recipe.proxy.crf != CrfUse.NONE)),
         "segment": training,
         "retrain": recipe.segmenter.retrain * (training + train * seen),
         "predict": test * seen,
@@ -66,3 +78,19 @@ def estimate_seconds(run: Run) -> float:
     }
     todo = stages_to_do(run)
     return sum(cost for stage, cost in costs.items() if stage in todo) / world()
+
+
+def tiles_per_photo(data: ImageSet, tiles: TilesConfig | None) -> float:
+    """Return roughly how many tiles a photo has, 1 where photos are not tiled; photos that cannot be read do not count.
+
+    Args:
+        data: some of its photos are looked at.
+        tiles: of the recipe.
+    """
+    if tiles is None:
+        return 1
+    counts = []
+    for sample in data.samples[:: 1 + len(data) // 50]:
+        with suppress(DataError):
+            counts.append(len(tiles_of(photo_size(sample.image), tiles)))
+    return sum(counts) / len(counts) if counts else 1

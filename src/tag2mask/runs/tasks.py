@@ -36,8 +36,9 @@ def classify(run: Run) -> None:
     fitted, held_out = _hold_out(run)
     there = run.classifier_file.exists()
     classifier = Classifier.load(run.classifier_file).to(run.device) if there else _train_classifier(run, fitted)
+    tiles = run.recipe.tiles if run.recipe.classifier.train == ClassifierTraining.HEAD else None
     precision = mean_precision(
-        classifier, held_out, run.recipe.classifier.size, workers=run.recipe.workers, strict=run.strict
+        classifier, held_out, run.recipe.classifier.size, tiles=tiles, workers=run.recipe.workers, strict=run.strict
     )
     run.record("classifier", precision)  # before the file, which ends the stage
     if is_main() and not there:
@@ -55,7 +56,7 @@ def _train_classifier(run: Run, samples: Sequence[Sample]) -> Classifier:
     if how.train == ClassifierTraining.HEAD:
         train_head(
             classifier, samples, size=how.size, steps=how.epochs, learning_rate=how.learning_rate,
-            weight_decay=how.weight_decay, workers=run.recipe.workers, strict=run.strict,
+            weight_decay=how.weight_decay, tiles=run.recipe.tiles, workers=run.recipe.workers, strict=run.strict,
         )  # fmt: skip
     else:
         train_classifier(
@@ -86,7 +87,7 @@ def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
         ClassPatterns(
             run.recipe.backbone.name, layer, weights=run.recipe.backbone.weights, size=how.size,
             output_stride=how.output_stride, images_per_class=how.images_per_class, components=how.components,
-            contrast=how.contrast, seed=run.recipe.seed, workers=run.recipe.workers,
+            contrast=how.contrast, tiles=run.recipe.tiles, seed=run.recipe.seed, workers=run.recipe.workers,
         )
         for layer in layers
     ]  # fmt: skip
@@ -120,7 +121,7 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     file = run.segmenter_after(rounds)
     checkpoint = checkpoint_of(file)
     train_segmenter(
-        segmenter, samples, masks, how,
+        segmenter, samples, masks, how, tiles=run.recipe.tiles,
         seed=seed, workers=run.recipe.workers, checkpoint=checkpoint, label=file.stem, strict=run.strict,
     )  # fmt: skip
     if is_main():

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tag2mask.config import ClassifierConfig
+from tag2mask.config import ClassifierConfig, TilesConfig
 from tag2mask.data import Sample
-from tag2mask.data.loading import photo_batches
-from tag2mask.devices import half_precision
 from tag2mask.distributed import gather, share
 from tag2mask.metrics import average_precision, label_accuracy
 from tag2mask.names import Schedule
-from tag2mask.networks.classifier import Classifier, targets_of
+from tag2mask.networks.classifier import Classifier, pooled_features, targets_of
 from tag2mask.networks.speed import features_in_training, folded_backbone
 from tag2mask.scoring import Scores, rounded
 from tag2mask.training.datasets import TaggedPhotos
@@ -65,7 +63,13 @@ def train_classifier(
 
 
 def mean_precision(
-    classifier: Classifier, samples: Sequence[Sample], size: int, *, workers: int, strict: bool = False
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    size: int,
+    *,
+    tiles: TilesConfig | None = None,
+    workers: int,
+    strict: bool = False,
 ) -> Scores | None:
     """Return mean average precision, each class's and the accuracy of labels, in percent; None without photos.
 
@@ -73,13 +77,16 @@ def mean_precision(
         classifier: in evaluation mode.
         samples: photos with image-level labels, shared among the processes at work.
         size: side of the square input in pixels.
+        tiles: inputs are these, the classes of a photo being those of all together; None for whole photos.
         workers: processes that decode.
         strict: raise for an unreadable photo instead of skipping it.
     """
     mine, device, backbone = [], classifier.head.weight.device, folded_backbone(classifier.backbone)
-    for batch, images in photo_batches(share(samples), size, workers=workers, strict=strict, label="mAP"):
-        with torch.inference_mode(), half_precision(device):
-            logits = classifier.classify(backbone(images.to(device))).logits
+    for batch, features in pooled_features(
+        backbone, share(samples), size, tiles, workers=workers, strict=strict, label="mAP"
+    ):
+        with torch.inference_mode():
+            logits = classifier.head(features.to(device))
             mine.append(([sample.labels for sample in batch], logits.float().cpu()))
     parts = [part for theirs in gather(mine) for part in theirs]
     if not parts:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from shutil import disk_usage
 from tempfile import TemporaryFile
@@ -14,12 +16,15 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from tag2mask.config import TilesConfig
 from tag2mask.data import Sample, read_mask
 from tag2mask.data.loading import as_tensor, read_by
 from tag2mask.errors import DataError
+from tag2mask.names import IGNORE
 from tag2mask.networks.classifier import targets_of
 from tag2mask.networks.speed import Features
 from tag2mask.progress import track
+from tag2mask.tiles import Tile, tiles_of
 
 Pair = tuple[Tensor, ...]
 """A photo and what it teaches: its labels, perhaps after its mask."""
@@ -47,32 +52,123 @@ class TaggedPhotos(Dataset[tuple[int, "Pair | str"]]):
 
 
 class MaskedPhotos(Dataset[tuple[int, "Pair | str"]]):
-    """Augmented photos with masks and labels: uint8 3 x size x size, uint8 size x size, float C, or what is wrong."""
+    """Augmented photos with masks and labels: uint8 3 x size x size, uint8 size x size, float C, or what is wrong.
+
+    Args:
+        samples: the photos.
+        masks: folder of their masks.
+        classes: how many there are.
+        size: side of the square that photos are brought to, in pixels.
+        crop: smallest share of a photo's area in a random crop.
+        flip: how often they are mirrored.
+        tiles: items are these, ``per_photo`` of each at most; None for whole photos.
+        seed: of the draw of tiles.
+    """
 
     def __init__(
-        self, samples: Sequence[Sample], masks: Path, classes: int, size: int, crop: float, flip: float = 0.5
+        self,
+        samples: Sequence[Sample],
+        masks: Path,
+        classes: int,
+        size: int,
+        crop: float,
+        flip: float = 0.5,
+        tiles: TilesConfig | None = None,
+        seed: int = 0,
     ) -> None:
-        self.samples, self.masks, self.size = samples, masks, size
+        self.masks, self.size = masks, size
+        self.items: list[tuple[Sample, Tile | None]] = [(sample, None) for sample in samples]
         self.targets = targets_of((sample.labels for sample in samples), classes)
+        if tiles is not None:
+            chosen = [
+                (sample, tile, shown) for sample in samples for tile, shown in self._tiles(sample, classes, tiles, seed)
+            ]
+            self.items = [(sample, tile) for sample, tile, _ in chosen]
+            self.targets = torch.stack([shown for *_, shown in chosen])
         self.augment = v2.Compose(_crop_and_flip(size, crop, flip))
+        self.last: tuple[str, tuple[np.ndarray, np.ndarray]] | None = None
+
+    def _tiles(self, sample: Sample, classes: int, how: TilesConfig, seed: int) -> list[tuple[Tile | None, Tensor]]:
+        try:
+            mask = read_mask(self.masks / f"{sample.name}.png")
+        except DataError:  # it is said when the item is read
+            return [(None, torch.zeros(classes))]
+        return list(choose_tiles(mask, sample.labels, classes, how, random.Random(f"{seed}/{sample.name}")))
 
     def __len__(self) -> int:
-        """Return the number of photos."""
-        return len(self.samples)
+        """Return the number of photos, or of tiles."""
+        return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[int, Pair | str]:
-        """Read and augment one photo and its mask."""
-        sample = self.samples[index]
+        """Read and augment one photo, or one tile, and its mask."""
+        sample, tile = self.items[index]
         try:
-            photo = sample.read()
-            mask = read_mask(self.masks / f"{sample.name}.png")
+            photo, mask = self._read(sample)
         except DataError as error:
             return index, str(error)
-        if photo.shape[:2] != mask.shape:
-            size = f"{mask.shape[1]} x {mask.shape[0]}, not {photo.shape[1]} x {photo.shape[0]} pixels"
-            return index, f"{self.masks / sample.name}.png: the mask is {size} as its photo"
-        pair = self.augment(tv_tensors.Image(as_tensor(photo)), tv_tensors.Mask(torch.from_numpy(mask)))
+        if tile is not None:
+            photo, mask = tile.cut(photo), tile.cut(mask)
+        pair = self.augment(tv_tensors.Image(as_tensor(photo)), tv_tensors.Mask(torch.from_numpy(mask.copy())))
         return index, (*pair, self.targets[index])
+
+    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """Return a photo and its mask; the last ones are kept, as the tiles of a photo may come one after the other."""
+        if self.last is None or self.last[0] != sample.name:
+            photo, mask = sample.read(), read_mask(self.masks / f"{sample.name}.png")
+            if photo.shape[:2] != mask.shape:
+                size = f"{mask.shape[1]} x {mask.shape[0]}, not {photo.shape[1]} x {photo.shape[0]} pixels"
+                raise DataError(f"{self.masks / sample.name}.png: the mask is {size} as its photo")
+            self.last = sample.name, (photo, mask)
+        return self.last[1]
+
+
+LEAST_SHOWN = 1e-3
+"""Share of a tile from which on what its mask shows of a class makes the class one of its tags."""
+
+
+def choose_tiles(
+    mask: np.ndarray, labels: Sequence[int], classes: int, how: TilesConfig, draw: random.Random
+) -> Iterator[tuple[Tile, Tensor]]:
+    """Yield the tiles of a photo to train on, and which of the photo's tags each shows.
+
+    Where there are more than ``how.per_photo``, three quarters go to those that show most of a class, the classes in
+    turn, and the rest to others, drawn at random.
+
+    Args:
+        mask: uint8 H x W.
+        labels: the photo's image-level labels.
+        classes: how many there are.
+        how: side, overlap, how many.
+        draw: where chance comes from.
+
+    Yields:
+        The tile, and float C: 1 for a tag that it shows, 0 for one that it does not, -1 where that is not known: it
+        shows next to nothing of it or uncertain pixels, or the whole mask lacks what the tag names.
+    """
+    tiles = tiles_of((mask.shape[0], mask.shape[1]), how)
+    pixels = np.stack([np.bincount(tile.cut(mask).ravel(), minlength=256) for tile in tiles])
+    for place in _places(pixels[:, list(labels)], how.per_photo, draw):
+        target = torch.zeros(classes)
+        for label in labels:
+            shown = pixels[place, label]
+            certain = not pixels[place, IGNORE] and pixels[:, label].any()
+            if shown >= LEAST_SHOWN * tiles[place].side ** 2:
+                target[label - 1] = 1
+            elif shown or not certain:
+                target[label - 1] = -1
+        yield tiles[place], target
+
+
+def _places(shown: np.ndarray, most: int, draw: random.Random) -> list[int]:
+    """Return which tiles to take, in order, given how many pixels each shows of each class, N x L."""
+    everywhere = list(range(len(shown)))
+    if len(shown) <= most:
+        return everywhere
+    ranked = [[place for place in np.argsort(-column, kind="stable") if column[place]] for column in shown.T]
+    in_turn = [int(place) for some in zip_longest(*ranked) for place in some if place is not None]
+    taken = list(dict.fromkeys(in_turn))[: most - most // 4]
+    others = [place for place in everywhere if place not in taken]
+    return sorted([*taken, *draw.sample(others, most - len(taken))])
 
 
 def _crop_and_flip(size: int, crop: float, flip: float = 0.5) -> list[v2.Transform]:

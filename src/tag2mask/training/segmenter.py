@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tag2mask.config import SegmenterConfig
+from tag2mask.config import SegmenterConfig, TilesConfig
 from tag2mask.data import Sample
 from tag2mask.distributed import device, world
 from tag2mask.names import IGNORE, Teaching
@@ -34,6 +34,7 @@ def train_segmenter(
     seed: int,
     workers: int,
     checkpoint: Path,
+    tiles: TilesConfig | None = None,
     label: str = "segmenter",
     strict: bool = False,
 ) -> None:
@@ -47,6 +48,7 @@ def train_segmenter(
         seed: of order and augmentation.
         workers: processes that read.
         checkpoint: as in `fit`.
+        tiles: photos are learnt in these, each with the tags that its mask shows; None for whole photos.
         label: what the progress shows.
         strict: as in `fit`.
     """
@@ -65,7 +67,9 @@ def train_segmenter(
     def with_tags(value: Tensor, tags: Tensor | None, present: Tensor) -> Tensor:
         if tags is None:
             return value
-        return value + how.tag_weight * functional.binary_cross_entropy_with_logits(tags.float(), present)
+        known = (present >= 0).float()
+        told = functional.binary_cross_entropy_with_logits(tags.float(), present.clamp_min(0), known)
+        return value + how.tag_weight * told
 
     def pixels(batch: Sequence[Pair]) -> int:
         return sum(int((mask[::stride, ::stride] != IGNORE).sum()) for *_, mask, _ in batch)
@@ -75,7 +79,7 @@ def train_segmenter(
         return with_tags(seeded_loss(how.method, logits.float(), images, seeds, present), tags, present)
 
     segmenter.backbone.freeze_before(how.train_from)
-    photos = partial(MaskedPhotos, samples, masks, len(segmenter.classes), how.size, how.crop)
+    photos = partial(MaskedPhotos, samples, masks, len(segmenter.classes), how.size, how.crop, tiles=tiles, seed=seed)
     kept = None
     with ExitStack() as files:
         if stays_the_same(how) and device().type == "cpu" and world() == 1:
