@@ -94,7 +94,9 @@ def epoch_of(train, size, classes):
         patch("tag2mask.data.image_set.read_photo", lambda *_, **__: photo),
         patch("tag2mask.training.datasets.read_mask", lambda *_: mask),
         patch("tag2mask.training.classifier.TaggedPhotos", lambda *given: Repeated(TaggedPhotos(*given))),
-        patch("tag2mask.training.segmenter.MaskedPhotos", lambda *given: Repeated(MaskedPhotos(*given))),
+        patch(
+            "tag2mask.training.segmenter.MaskedPhotos", lambda *given, **more: Repeated(MaskedPhotos(*given, **more))
+        ),
         patch("tag2mask.training.loop.save_checkpoint", lambda *_: ends.append(now())),
     ):
         train(seed=0, workers=0, checkpoint=Path(folder) / "none.pt")
