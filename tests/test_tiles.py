@@ -80,7 +80,7 @@ def test_many_rows_of_logits_are_brought_to_the_photos_width_some_at_a_time(monk
     torch.testing.assert_close(torch.cat([strip for _, strip in average(logits, (140, 21))]), wanted)
 
 
-@pytest.mark.parametrize("length", [5, 64, 65, 1000])
+@pytest.mark.parametrize("length", [5, 16, 64, 65, 1000])
 def test_bands_keep_every_pixel_once(length):
     kept = np.zeros(length, int)
     for seen, part in bands(length, 64, 16):
@@ -194,10 +194,12 @@ def test_cam_of_a_photo_has_one_maximum_however_many_tiles():
 def test_the_centre_of_a_photo_is_not_that_of_its_tiles():
     activation = torch.zeros(2, 5, 5)
     places = torch.tensor([[-1.0, 0.0, -1.0, 0.0], [-0.5, 0.5, -0.5, 0.5]])
-    corner, middle = evidence_maps(activation, places)[:, 1]
+    corner, middle = evidence_maps(activation, activation, places)[:, 2]
     assert corner.flatten().argmax() == 24
     assert middle.flatten().argmax() == 12
-    torch.testing.assert_close(evidence_maps(activation)[0, 1], evidence_maps(torch.zeros(1, 5, 5))[0, 1])
+    torch.testing.assert_close(
+        evidence_maps(activation, activation)[0, 2], evidence_maps(*torch.zeros(2, 1, 5, 5))[0, 2]
+    )
 
 
 def test_a_run_in_tiles_from_tags_to_masks(command, shapes_folder, recipe_file, tmp_path):

@@ -294,6 +294,27 @@ def patterns(
 
 
 @app.command()
+def flip(
+    run: RunFolder,
+    classes: Annotated[list[str], typer.Argument(metavar="CLASS...", help="Classes whose masks show the background.")],
+    device: Device = None,
+    strict: Strict = False,
+) -> None:
+    """Turn class patterns round whose masks show the background, and make again what follows from them.
+
+    A class that was turned round before is turned back.
+
+    Example: tag2mask flip runs/mine cell
+    """
+    from tag2mask.runs.folder import resume_run
+    from tag2mask.runs.stages import flip as turn
+
+    opened = resume_run(run, strict=strict)
+    turn(opened, classes)
+    _finish(opened, "report")
+
+
+@app.command()
 def recipes(
     name: Annotated[
         str | None, typer.Argument(help="Print this recipe with every parameter.", autocompletion=recipe_names)

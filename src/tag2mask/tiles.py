@@ -74,8 +74,10 @@ def bands(length: int, side: int, overlap: int) -> list[tuple[slice, slice]]:
 
 
 def _starts(length: int, side: int, overlap: int) -> list[int]:
+    if length <= side:
+        return [0]
     last = math.ceil((length - side) / (side - overlap))
-    return [round(place * (length - side) / last) for place in range(last + 1)] if last else [0]
+    return [round(place * (length - side) / last) for place in range(last + 1)]
 
 
 class Stitch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
@@ -14,17 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tag2mask.data import ImageSet, Sample, load, photo_size
-from tag2mask.errors import DataError, WeightsError
+from tag2mask.errors import DataError, RecipeError, WeightsError
 from tag2mask.metrics import confusion_matrix, mean_iou
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.networks.weights import load_tensors, save_tensors
 from tag2mask.patterns import moments
 from tag2mask.patterns.collect import choose_subsets
-from tag2mask.patterns.eigen import leading_eigenpairs, leading_pattern, score
+from tag2mask.patterns.eigen import find_pattern, leading_eigenpairs, leading_generalised, score
 from tag2mask.patterns.estimator import ClassPatterns, discover
 from tag2mask.patterns.moments import Moments
-from tag2mask.patterns.orientation import evidence_maps
+from tag2mask.patterns.orientation import evidence_maps, log_odds, trust_in_classifier
 
 REAL = Path(__file__).parents[3] / "shared/data/voc2012"
 
@@ -34,7 +35,7 @@ def made_descriptors(count, channels, mean=0.0, seed=0):
     random = torch.Generator().manual_seed(seed)
     mixing = torch.randn(channels, channels, generator=random) / channels**0.5
     descriptors = torch.randn(count, channels, generator=random) @ mixing + mean
-    evidence = torch.randn(2, count, generator=random)
+    evidence = torch.randn(3, count, generator=random)
     return descriptors, evidence - evidence.mean(1, keepdim=True)
 
 
@@ -163,21 +164,17 @@ def test_features_that_never_vary(size):
     np.testing.assert_array_equal(values, 0)
 
 
-def planted_moments(direction, evidence_sign, centre_sign=1.0, images=6, positions=64):
-    """Return moments of images whose objects lie along ``direction`` and the planted evidence."""
+def planted_moments(direction, *signs, images=6, positions=64):
+    """Return moments of images whose objects lie along ``direction``, and evidence of these signs for the objects."""
     random = torch.Generator().manual_seed(0)
     parts = []
     for _ in range(images):
         inside = (torch.rand(positions, generator=random) < 0.3).float()
         noise = torch.randn(positions, len(direction), generator=random)
         descriptors = 5 + 4 * inside[:, None] * direction + 0.5 * noise
-        said = torch.stack([evidence_sign * inside, centre_sign * inside]) + 0.3 * torch.randn(
-            2, positions, generator=random
+        said = torch.stack(
+            [sign * inside + 0.3 * abs(sign) * torch.randn(positions, generator=random) for sign in signs]
         )
-        if evidence_sign == 0:
-            said[0] = 0
-        if centre_sign == 0:
-            said[1] = 0
         parts.append(Moments.of(descriptors, said - said.mean(1, keepdim=True)))
     return reduce(Moments.merge, parts)
 
@@ -186,32 +183,45 @@ def planted_moments(direction, evidence_sign, centre_sign=1.0, images=6, positio
 @pytest.mark.parametrize("planted", [1.0, -1.0])
 def test_the_sign_is_right_either_way_round(channels, planted):
     direction = torch.nn.functional.normalize(torch.randn(channels, generator=torch.Generator().manual_seed(1)), dim=0)
-    pattern = leading_pattern(planted_moments(planted * direction, 1.0), 3)
+    pattern = find_pattern(planted_moments(planted * direction, 1.0, 1.0, 1.0), 3)
     assert pattern.direction @ (planted * direction) > 0.95
     assert pattern.evidence.min() > 0.5
+    assert pattern.confidence > 0.95
 
 
 @pytest.mark.parametrize("planted", [1.0, -1.0])
 def test_evidence_turned_round_turns_the_pattern(planted):
     direction = torch.nn.functional.normalize(torch.ones(16), dim=0)
-    pattern = leading_pattern(planted_moments(planted * direction, -1.0), 3)
+    pattern = find_pattern(planted_moments(planted * direction, -1.0, 0.0, 1.0), 3)
     assert pattern.direction @ (planted * direction) < -0.95
     assert pattern.evidence[0] > 0.5
-    assert pattern.evidence[1] < -0.5  # the centre prior disagrees, and says so
+    assert pattern.evidence[2] < -0.5  # the centre prior disagrees
 
 
-@pytest.mark.parametrize("centre", [1.0, -1.0])
-def test_without_a_class_activation_the_centre_decides(centre):
+@pytest.mark.parametrize("norm", [1.0, -1.0])
+def test_a_classifier_that_knows_nothing_leaves_the_sign_to_the_rest(norm):
     direction = torch.nn.functional.normalize(torch.ones(16), dim=0)
-    pattern = leading_pattern(planted_moments(direction, 0.0, centre), 3)
+    pattern = find_pattern(planted_moments(direction, -norm, norm, 0.0), 3, trust=0.0)
     assert pattern.evidence[0] == 0
     assert pattern.evidence[1] > 0.5
-    assert pattern.direction @ direction * centre > 0.95
+    assert pattern.direction @ direction * norm > 0.95
 
 
-def test_without_any_evidence_the_strength_is_zero():
-    pattern = leading_pattern(planted_moments(torch.eye(16)[0], 0.0, 0.0), 3)
-    assert pattern.evidence.tolist() == [0, 0]
+def test_the_confidence_by_hand():
+    assert float(log_odds(torch.tensor([0.5, -0.25, 1.0]))) == pytest.approx(4.2 / 2 - 2.4 / 4 + 0.25)
+    pattern = find_pattern(planted_moments(torch.eye(16)[0], 1.0, -0.5, 1.0), 3)
+    assert pattern.confidence == pytest.approx(1 / (1 + math.exp(-float(log_odds(pattern.evidence)))), abs=1e-6)
+
+
+@pytest.mark.parametrize(("present", "absent", "trust"), [(150, 0, 0), (9, 3, 0.5), (3, 900, 0.5), (60, 57, 0.95)])
+def test_a_classifier_is_trusted_by_the_photos_with_and_without(present, absent, trust):
+    assert trust_in_classifier(present, absent) == trust
+
+
+def test_without_any_evidence_the_confidence_is_half():
+    pattern = find_pattern(planted_moments(torch.eye(16)[0], 0.0, 0.0, 0.0), 3)
+    assert pattern.evidence.tolist() == [0, 0, 0]
+    assert pattern.confidence == 0.5
     assert torch.isfinite(pattern.direction).all()
 
 
@@ -220,9 +230,9 @@ def test_the_evidence_is_the_correlation_of_scores_and_evidence():
     shards = []
     for _ in range(4):
         descriptors = torch.randn(40, 6, generator=random) * torch.arange(1, 7) + 3
-        evidence = 0.2 * descriptors[:, :2].T + torch.randn(2, 40, generator=random)
+        evidence = 0.2 * descriptors[:, :3].T + torch.randn(3, 40, generator=random)
         shards.append((descriptors, evidence - evidence.mean(1, keepdim=True)))
-    pattern = leading_pattern(reduce(Moments.merge, (Moments.of(*shard) for shard in shards)), 3)
+    pattern = find_pattern(reduce(Moments.merge, (Moments.of(*shard) for shard in shards)), 3)
     descriptors = torch.cat([shard[0] for shard in shards]).numpy()
     evidence = torch.cat([shard[1] for shard in shards], 1).numpy()
     scores = (descriptors - descriptors.mean(0)) @ pattern.direction.numpy()
@@ -239,15 +249,43 @@ def test_contrast_puts_what_varies_everywhere_behind_what_varies_with_the_class(
     both[:, 0] += 3 * spread[0]
     background[:, 0] += 3 * spread[1]
     both[:, 1] += 2 * spread[2]
-    nothing = torch.zeros(2, 2000)
-    pattern = leading_pattern(Moments.of(both, nothing), 2, Moments.of(background, nothing), contrast)
+    nothing = torch.zeros(3, 2000)
+    pattern = find_pattern(Moments.of(both, nothing), 2, Moments.of(background, nothing), contrast=contrast)
     assert abs(float(pattern.direction[leads])) > 0.99
     assert float(pattern.spectrum[0]) == pytest.approx(float((both @ pattern.direction).var(correction=0)), rel=1e-4)
 
 
+@pytest.mark.parametrize("whitening", [0.0, 1.0])
+def test_whitening_finds_what_is_faint_and_only_there(whitening):
+    """All photos vary with deviation 3 along the first axis; those of the class with 0.8 along the second too."""
+    random = torch.Generator().manual_seed(0)
+    both, background = (torch.randn(2000, 40, generator=random) * 0.1 for _ in range(2))
+    spread = torch.randn(3, 2000, generator=random)
+    both[:, 0] += 3 * spread[0]
+    background[:, 0] += 3 * spread[1]
+    both[:, 1] += 0.8 * spread[2]
+    evidence = torch.stack([0.1 * spread[0] - spread[2], 0 * spread[0], 0 * spread[0]])
+    pattern = find_pattern(
+        Moments.of(both, evidence - evidence.mean(1, keepdim=True)), 2,
+        Moments.of(background, torch.zeros(3, 2000)), whitening=whitening,
+    )  # fmt: skip
+    assert abs(float(pattern.direction[1 if whitening else 0])) > 0.95
+    assert float(pattern.direction.norm()) == pytest.approx(1, abs=1e-6)
+    assert float(pattern.spectrum[0]) == pytest.approx(float((both @ pattern.direction).var(correction=0)), rel=1e-4)
+
+
+def test_leading_generalised_eigenvectors_against_the_inverse():
+    random = np.random.default_rng(0)
+    one, other = (matrix @ matrix.T for matrix in random.normal(size=(2, 6, 9)))
+    found = leading_generalised(one, other, 2)
+    values, vectors = np.linalg.eig(np.linalg.inv(other) @ one)
+    for place, index in enumerate(np.argsort(values.real)[::-1][:2]):
+        assert abs(vectors[:, index].real @ found[:, place]) == pytest.approx(1, abs=1e-6)
+
+
 def test_spectrum_and_variance_of_a_pattern():
     descriptors, evidence = made_descriptors(200, 12)
-    pattern = leading_pattern(Moments.of(descriptors, evidence), 4)
+    pattern = find_pattern(Moments.of(descriptors, evidence), 4)
     values = np.linalg.eigvalsh(np.cov(descriptors.double().numpy().T, bias=True))[::-1]
     np.testing.assert_allclose(pattern.spectrum, values[:4], rtol=1e-5)
     assert pattern.variance == pytest.approx(values.sum(), rel=1e-5)
@@ -263,11 +301,12 @@ def test_scores_by_hand():
 
 def test_evidence_maps_are_centred_per_image():
     activation = torch.rand(3, 5, 7) + torch.tensor([0.0, 10.0, -4.0])[:, None, None]
-    maps = evidence_maps(activation)
-    assert maps.shape == (3, 2, 5, 7)
+    maps = evidence_maps(activation, 2 * activation)
+    assert maps.shape == (3, 3, 5, 7)
     np.testing.assert_allclose(maps.mean((2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(maps[:, 0], activation - activation.mean((1, 2), keepdim=True), atol=1e-5)
-    assert (maps[:, 1].flatten(1).argmax(1) == 2 * 7 + 3).all()  # the centre of 5 x 7
+    np.testing.assert_allclose(maps[:, 1], 2 * maps[:, 0], atol=1e-5)
+    assert (maps[:, 2].flatten(1).argmax(1) == 2 * 7 + 3).all()  # the centre of 5 x 7
 
 
 def made_set(count=30):
@@ -303,13 +342,15 @@ def test_subsets_depend_on_seed_and_data_alone():
 
 def test_for_a_contrast_subsets_tell_the_photos_without_a_class():
     data = made_set()
-    drawn = choose_subsets(data, 5, 0, contrast=True)
+    drawn = choose_subsets(data, 5, 0, rest=True)
     plain = choose_subsets(data, 5, 0)
-    assert drawn.keys() == plain.keys()
+    untagged = {sample.name for sample in data.samples if not sample.labels}
+    assert len(untagged) > 5 == len(drawn.keys() & untagged)
+    assert drawn.keys() - untagged == plain.keys()
     for sample in data.samples:
         if sample.name in drawn:
             assert sorted(map(abs, drawn[sample.name])) == [0, *sample.labels]
-            assert [label for label in drawn[sample.name] if label > 0] == plain[sample.name]
+            assert [label for label in drawn[sample.name] if label > 0] == plain.get(sample.name, [])
 
 
 def made_patterns(**changes):
@@ -353,7 +394,8 @@ def test_shapes_of_what_is_fitted(fitted):
     assert fitted.classes_ == ("disc", "square")
     assert fitted.means_.shape == fitted.directions_.shape == (2, 512)
     assert fitted.spectra_.shape == (2, 5)
-    assert fitted.evidence_.shape == (2, 2)
+    assert fitted.evidence_.shape == (2, 3)
+    assert fitted.confidence_.shape == (2,)
     assert set(fitted.about()) == {"disc", "square"}
 
 
@@ -409,10 +451,22 @@ def test_a_class_in_every_photo_is_not_oriented_by_a_classifier_that_saw_nothing
     everywhere = ImageSet(data.classes[:1], tuple(replace(sample, labels=(1,)) for sample in data.samples))
     alone = Classifier(classifier.backbone, data.classes[:1]).eval()
     patterns = ClassPatterns("resnet10t", weights="random", size=64, workers=0).fit(everywhere, alone)
-    activation, centre = patterns.evidence_[0].tolist()
-    assert str(activation) == "0.0"
-    assert centre > 0
-    assert any("weak evidence" in line for line in patterns.doubts())
+    assert str(float(patterns.evidence_[0, 0])) == "0.0"
+    assert patterns.evidence_[0, 1] > 0
+
+
+@pytest.mark.parametrize("contrast", [0.0, 0.3])
+def test_a_pattern_is_turned_round_as_a_person_says(data, classifier, contrast):
+    plain = made_patterns(contrast=contrast).fit(data, classifier)
+    turned = made_patterns(contrast=contrast, flip=["square"]).fit(data, classifier)
+    assert torch.equal(turned.directions_[0], plain.directions_[0])
+    assert torch.equal(turned.directions_[1], -plain.directions_[1])
+    assert turned.confidence_[1] == 1
+
+
+def test_turning_an_unknown_class_round_is_an_error(data, classifier):
+    with pytest.raises(RecipeError, match="patterns.flip names 'sqare', .* did you mean 'square'"):
+        made_patterns(flip=["sqare"]).fit(data, classifier)
 
 
 def test_what_is_saved_gives_the_same_scores(fitted, tmp_path):
@@ -478,19 +532,6 @@ def test_photos_of_one_flat_colour(tmp_path, classifier):
     patterns = made_patterns().fit(ImageSet(("disc", "square"), samples), classifier)
     assert torch.isfinite(patterns.directions_).all()
     assert torch.isfinite(patterns.evidence_).all()
-
-
-def test_weak_and_contrary_evidence_is_told(fitted, tmp_path):
-    fitted.save(tmp_path / "patterns.safetensors")
-    doubtful = ClassPatterns.load(tmp_path / "patterns.safetensors")
-    doubtful.evidence_ = torch.tensor([[0.05, 0.3], [0.5, 0.3]])
-    assert [line.split("'")[1] for line in doubtful.doubts()] == ["disc"]
-    assert "weak" in doubtful.doubts()[0]
-    doubtful.evidence_ = torch.tensor([[0.5, 0.3], [0.5, -0.3]])
-    assert [line.split("'")[1] for line in doubtful.doubts()] == ["square"]
-    assert "disagrees" in doubtful.doubts()[0]
-    doubtful.evidence_ = torch.tensor([[0.5, 0.3], [0.4, 0.2]])
-    assert doubtful.doubts() == []
 
 
 @pytest.mark.skipif(

@@ -294,7 +294,7 @@ def test_the_page_of_a_run_tells_its_figures(finished_run, shapes_folder):
     assert confusion[2][:3] == ["disc", *(f"{100 * matrix[1, c] / matrix[1].sum():.1f}" for c in (1, 0))]
     pattern = metrics["patterns"][best[0]]
     assert classes[3][3] == str(sum(best[0] in line for line in trained_tags(shapes_folder)))
-    assert details[3][-2] == f"{pattern['activation']:+.2f}; {pattern['centre']:+.2f}"
+    assert details[3][-2] == f"{100 * pattern['confidence']:.1f}"
     assert details[3][-1] == f"{100 * pattern['explained']:.1f}"
     assert "name: tiny" in next(text for _, text in html.all("pre"))
 
@@ -376,7 +376,7 @@ def bad_names(tmp_path):
     data = ImageSet(
         BAD_CLASSES, photos.data.samples, ("<u>left out</u>",), labels_from="<s>tags</s>.csv", remarks=("<em>!",)
     )
-    evidence = {"activation": 0.05, "centre": 0.2, "explained": 0.1}
+    evidence = {"confidence": 0.7, "explained": 0.1}
     metrics = {
         "patterns": {name: evidence for name in BAD_CLASSES},
         "proxy": {"miou": 50.0, "iou": dict.fromkeys(("background", *BAD_CLASSES), 50.0), "images": 6},
@@ -394,11 +394,11 @@ def test_names_are_escaped(bad_names):
     assert {photo["name"] for photo in html.photos} == set(BAD_NAMES)
     assert html.data["names"] == ["background", *BAD_CLASSES]
     assert [row[0] for row in html.rows("details")[1:]] == ["mean (mIoU)", "background", *BAD_CLASSES]
-    assert "'<i>run'" in html.all("code")[1][1]
+    assert "'<i>run'" in html.all("code")[-1][1]
     assert [text for attributes, text in html.all("option") if attributes["value"].isdigit()] == list(BAD_CLASSES)
     assert "<u>left out</u>" in [text for _, text in html.all("li")]
     assert "<em>!" in [text for _, text in html.all("p")]
-    assert all("weak sign evidence" in row[0] for row in html.rows("classes")[3:])
+    assert all("perhaps the background" in row[0] for row in html.rows("classes")[3:])
 
 
 def test_without_truth_and_evaluation_photos(tmp_path):

@@ -94,6 +94,10 @@ class PatternsConfig(_Part):
         components: how much of the spectrum to keep.
         contrast: share of the covariance of the photos without the class that is taken from that of the photos
             with it (paper: 0): what varies in all photos alike, as backgrounds do, then does not lead.
+        whitening: of a second candidate for the pattern, the direction along which photos with the class vary most
+            against those without it: this share of the latter's mean variance is added to each of their variances
+            (paper: 0, no such candidate). It finds what is small, or what all photos but those of the class lack.
+        flip: classes whose patterns are turned round, because their masks were found to be of the background.
     """
 
     layers: Annotated[list[str], Field(min_length=1)] = ["C41"]
@@ -103,6 +107,8 @@ class PatternsConfig(_Part):
     images_per_class: Positive = 800
     components: Positive = 50
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    whitening: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    flip: list[str] = []
 
     @field_validator("layer_weights")
     @classmethod

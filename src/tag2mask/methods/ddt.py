@@ -15,7 +15,7 @@ from tag2mask.methods.base import PUBLISHED, Features, Method, Network
 from tag2mask.methods.cam import normalised_cam
 from tag2mask.networks.backbones import LAST, resolve_layer
 from tag2mask.networks.classifier import Classifier
-from tag2mask.patterns.eigen import leading_pattern
+from tag2mask.patterns.eigen import find_pattern
 from tag2mask.patterns.estimator import ClassPatterns, moments_of
 from tag2mask.resize import resize_like
 
@@ -50,7 +50,7 @@ def discover_ddt(
         layer = resolve_layer(fitted.layer, classifier.backbone.name, classifier.backbone.model)
         if (layer, 0) not in moments:
             raise DataError("none of the photos can be read; see the lines above")
-        pattern = leading_pattern(moments[layer, 0], fitted.components)
+        pattern = find_pattern(moments[layer, 0], fitted.components)
         fitted.keep(classifier, data.classes, [pattern] * len(data.classes))
 
 

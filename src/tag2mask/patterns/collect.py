@@ -40,7 +40,7 @@ def batches_of(
         yield [sample] * len(some), images, torch.tensor([place_in(shape, tile) for tile in some])
 
 
-def choose_subsets(data: ImageSet, images_per_class: int, seed: int, contrast: bool = False) -> dict[str, list[int]]:
+def choose_subsets(data: ImageSet, images_per_class: int, seed: int, rest: bool = False) -> dict[str, list[int]]:
     """Draw each class's semantic subset and return, by photo name, the classes that it is drawn for.
 
     A photo with two classes is in two subsets. The draw depends on the seed and the data alone.
@@ -49,17 +49,26 @@ def choose_subsets(data: ImageSet, images_per_class: int, seed: int, contrast: b
         data: photos with image-level labels.
         images_per_class: at most this many in a subset.
         seed: of the draw.
-        contrast: add what tells the photos without a class: 0 to every photo, and -c to one of class c that is not
-            drawn for it.
+        rest: add what tells the photos without a class: 0 to every photo, -c to one of class c that is not drawn for
+            it, and as many photos without any class as may be in a subset.
     """
     drawn: dict[str, list[int]] = defaultdict(list)
+
+    def draw(names: list[str], label: int) -> list[str]:
+        return (
+            names
+            if len(names) <= images_per_class
+            else random.Random(f"{seed}/{label}").sample(names, images_per_class)
+        )
+
     for label in range(1, len(data.classes) + 1):
-        names = sorted(sample.name for sample in data.samples if label in sample.labels)
-        if len(names) > images_per_class:
-            names = random.Random(f"{seed}/{label}").sample(names, images_per_class)
-        for name in names:
+        for name in draw(sorted(sample.name for sample in data.samples if label in sample.labels), label):
             drawn[name].append(label)
-    for sample in data.samples if contrast else ():
+    if not rest:
+        return drawn
+    for name in draw(sorted(sample.name for sample in data.samples if not sample.labels), 0):
+        drawn[name] = []
+    for sample in data.samples:
         if sample.name in drawn:
             undrawn = (-label for label in sample.labels if label not in drawn[sample.name])
             drawn[sample.name] += [0, *undrawn]
@@ -84,6 +93,7 @@ def collect_moments(
         with torch.inference_mode(), half_precision(device):
             features = backbone(images.to(device))
             activation = classifier.activation(features[LAST]).float().to(sums)
+            norm = features[LAST].float().norm(dim=1).to(sums)
         present = targets_of((sample.labels for sample in samples), activation.shape[1]).to(activation)
         together = torch.einsum("nchw,nc->nhw", activation, present)
         alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -91,7 +101,7 @@ def collect_moments(
             alike[tuple(subsets[sample.name])].append(row)
         for labels, rows in alike.items():
             seen = (activation[rows, label - 1] if label > 0 else together[rows] for label in labels)
-            evidence = torch.cat([evidence_maps(maps, *(one[rows] for one in places)) for maps in seen], 1)
+            evidence = torch.cat([evidence_maps(maps, norm[rows], *(one[rows] for one in places)) for maps in seen], 1)
             for layer in classifier.backbone.layers:
                 maps = features[layer][rows].float().to(sums)
                 new = Moments.of(

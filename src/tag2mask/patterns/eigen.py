@@ -11,6 +11,11 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from tag2mask.patterns.moments import Moments
+from tag2mask.patterns.orientation import log_odds
+
+ODDS_OF_VARIANCE = 0.2
+"""How much a component's variance with the class over that without it says for it, beside its evidence: the exponent of
+that ratio in the odds."""
 
 
 @dataclass
@@ -20,10 +25,11 @@ class Pattern:
     Attributes:
         mean: float32 D, the subset's mean descriptor.
         direction: float32 D, unit length, pointing to the class.
-        spectrum: float32, variances of the subset along the leading eigenvectors; without contrast these are the
-            leading eigenvalues of the covariance.
+        spectrum: float32, variances of the subset along the direction and those that come after it; the leading
+            eigenvalues of the covariance where there is neither contrast nor whitening.
         variance: the covariance's trace.
-        evidence: float32 E, correlations (see `EVIDENCE`) after orientation; the first known one is >= 0.
+        evidence: float32 E, correlations after orientation (see `EVIDENCE`).
+        confidence: that the direction points to the class, 0.5 to 1, as the evidence has it.
     """
 
     mean: Tensor
@@ -31,44 +37,92 @@ class Pattern:
     spectrum: Tensor
     variance: float
     evidence: Tensor
+    confidence: float
 
 
-def leading_pattern(moments: Moments, components: int, rest: Moments | None = None, contrast: float = 0.0) -> Pattern:
-    r"""Return the oriented leading eigenvector of the covariance (Eq. 2).
+def find_pattern(
+    moments: Moments,
+    components: int,
+    rest: Moments | None = None,
+    *,
+    contrast: float = 0.0,
+    whitening: float = 0.0,
+    trust: float = 1.0,
+) -> Pattern:
+    r"""Return a class's pattern: the leading eigenvector of the covariance (Eq. 2), oriented.
 
     With contrast (ours) it is that of $\Sigma_c - \gamma \Sigma_{\bar c}$: what varies as much where the class is
     not, as much of the background does, loses against what varies with the class alone.
 
-    The sign is that for which the scores correlate with the class activation; where that is unknown or
-    exactly zero, with the centre prior.
+    With whitening (ours) there is a second candidate, the leading eigenvector of $\Sigma_c v = \lambda (\Sigma_{\bar
+    c} + r \frac{\mathrm{tr} \Sigma_{\bar c}}{D} I) v$, which varies more with the class than without it. Where photos
+    with and without the class show the same world, as those of sound and of damaged parts do, it is what the latter
+    lack; the leading eigenvector is then what all of them show. The one with the larger log-odds of its sign, plus
+    `ODDS_OF_VARIANCE` times the logarithm of its variance with the class over that without it, is taken.
+
+    The sign is the one for which the evidence, correlations of the scores weighted as in `WEIGHTS`, is positive.
 
     $\rho = \xi^T \big(\sum_u e_u t_u\big) / \sqrt{K \lambda \, \sum_u e_u^2}$
 
     Args:
         moments: of the semantic subset.
         components: how many eigenvalues to keep.
-        rest: of photos without the class, for the contrast.
+        rest: of photos without the class, for contrast and whitening.
         contrast: gamma.
+        whitening: r; 0 for no such candidate.
+        trust: in the class activation, 0 to 1 (`trust_in_classifier`), which its correlation is multiplied by.
     """
     covariance = (moments.scatter.double() / moments.count).cpu().numpy()
     if rest is None or not rest.count:
-        values, vectors = leading_eigenpairs(covariance, components)
-    else:
-        others = (rest.scatter.double() / rest.count).cpu().numpy()
-        _, vectors = leading_eigenpairs(covariance - contrast * others, components)
-        values = (vectors * (covariance @ vectors)).sum(0)
+        _, vectors = leading_eigenpairs(covariance, components)
+        return _oriented(moments, covariance, vectors, trust)
+    others = (rest.scatter.double() / rest.count).cpu().numpy()
+    _, vectors = leading_eigenpairs(covariance - contrast * others, components)
+    leading = _oriented(moments, covariance, vectors, trust)
+    noise = whitening * np.trace(others) / len(others)
+    if not noise > 0:
+        return leading
+    vectors = leading_generalised(covariance, others + noise * np.eye(len(others)), components)
+    return max(leading, _oriented(moments, covariance, vectors, trust), key=lambda found: _credit(found, others))
+
+
+def _oriented(moments: Moments, covariance: np.ndarray, vectors: np.ndarray, trust: float) -> Pattern:
+    """Return the pattern that is the first of some directions, D x k."""
+    values = (vectors * (covariance @ vectors)).sum(0)
     direction = torch.from_numpy(vectors[:, 0].copy())
     norm = (moments.energy.cpu() * max(values[0], 0.0) * moments.count).sqrt()
     evidence = torch.nan_to_num(moments.cross.cpu() @ direction / norm, nan=0.0, posinf=0.0, neginf=0.0)
-    known = evidence[evidence != 0]
-    sign = -1.0 if len(known) and known[0] < 0 else 1.0
+    evidence[0] *= trust
+    odds = float(log_odds(evidence))
+    sign = -1.0 if odds < 0 else 1.0
     return Pattern(
         moments.mean.float().cpu(),
         (sign * direction).float(),
         torch.from_numpy(values.copy()).float(),
         float(np.trace(covariance)),
         (sign * evidence + 0.0).float(),  # what is unknown is 0, not -0
+        float(torch.tensor(abs(odds)).sigmoid()),
     )
+
+
+def _credit(found: Pattern, others: np.ndarray) -> float:
+    """Return what speaks for a candidate, given the covariance of photos without the class."""
+    along = found.direction.double().numpy()
+    ratio = float(found.spectrum[0]) / max(float(along @ others @ along), 1e-12)
+    return float(log_odds(found.evidence)) + ODDS_OF_VARIANCE * float(np.log(max(ratio, 1e-12)))
+
+
+def leading_generalised(covariance: np.ndarray, noise: np.ndarray, count: int) -> np.ndarray:
+    """Return unit vectors as columns that solve S v = l N v, those of the largest l first.
+
+    Args:
+        covariance: S, float64 D x D, symmetric.
+        noise: N, float64 D x D, positive definite.
+        count: how many; at most D are returned.
+    """
+    size = len(covariance)
+    _, vectors = eigh(covariance, noise, subset_by_index=[max(0, size - count), size - 1])
+    return vectors[:, ::-1] / np.linalg.norm(vectors, axis=0)[::-1]
 
 
 def leading_eigenpairs(covariance: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,13 +24,13 @@ from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.networks.weights import check_finite, load_tensors, load_weights, part_of, refusing, save_tensors
 from tag2mask.notebook import html_table
 from tag2mask.patterns.collect import batches_of, choose_subsets, collect_moments, merge_processes
-from tag2mask.patterns.eigen import Pattern, leading_pattern, score
+from tag2mask.patterns.eigen import Pattern, find_pattern, score
 from tag2mask.patterns.moments import Moments
-from tag2mask.patterns.orientation import EVIDENCE, WEAK
+from tag2mask.patterns.orientation import EVIDENCE, trust_in_classifier
 from tag2mask.proxy import proxy_mask
 from tag2mask.tiles import Stitch
 
-_FITTED = ("means", "directions", "spectra", "variances", "evidence")
+_FITTED = ("means", "directions", "spectra", "variances", "evidence", "confidence")
 _MISSING = ("classes_", "classifier_", *(f"{name}_" for name in _FITTED))
 
 
@@ -41,7 +41,8 @@ class ClassPatterns:
 
     Args:
         backbone, weights: as in a recipe's ``backbone``.
-        layer, size, output_stride, images_per_class, components, contrast: as in a recipe's ``patterns``.
+        layer, size, output_stride, images_per_class, components, contrast, whitening, flip: as in a recipe's
+            ``patterns``.
         tiles: as in a recipe; or ``{"side": 448, "overlap": 64}``.
         seed: of the draw of the photos.
         workers: processes that decode photos; 0 decodes in this one.
@@ -53,7 +54,8 @@ class ClassPatterns:
         directions_: float32 C x D, unit length, oriented to the class.
         spectra_: float32 C x k, leading eigenvalues, padded with zeros.
         variances_: float32 C, traces of the covariances.
-        evidence_: float32 C x 2, correlations with class activation and centre prior (`EVIDENCE`).
+        evidence_: float32 C x E, correlations with what orients a pattern (`EVIDENCE`).
+        confidence_: float32 C, that each points to its class, 0.5 to 1; 1 for those of ``flip``.
         classifier_: the network that gives the features.
     """
 
@@ -63,6 +65,7 @@ class ClassPatterns:
     spectra_: Tensor
     variances_: Tensor
     evidence_: Tensor
+    confidence_: Tensor
     classifier_: Classifier
 
     def __init__(
@@ -76,6 +79,8 @@ class ClassPatterns:
         images_per_class: int = 800,
         components: int = 50,
         contrast: float = 0.0,
+        whitening: float = 0.0,
+        flip: Sequence[str] = (),
         tiles: TilesConfig | dict[str, int] | None = None,
         seed: int = 0,
         workers: int = 1,
@@ -84,7 +89,7 @@ class ClassPatterns:
         self.backbone, self.layer, self.weights = backbone, layer, weights
         self.size, self.output_stride = size, output_stride
         self.images_per_class, self.components, self.contrast = images_per_class, components, contrast
-        self.tiles = tiles
+        self.whitening, self.flip, self.tiles = whitening, flip, tiles
         self.seed, self.workers, self.device = seed, workers, device
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -132,6 +137,7 @@ class ClassPatterns:
         if not data.samples:
             raise DataError("the image set has no photos; class patterns are found in two photos of each class or more")
         data = trainable(data)
+        check_flip(self.flip, data.classes)
         if classifier is not None and classifier.classes != data.classes:
             raise DataError(
                 f"the classifier is of the classes {', '.join(classifier.classes)}, the photos of"
@@ -152,6 +158,7 @@ class ClassPatterns:
         self.spectra_ = torch.stack([pattern.spectrum for pattern in found])
         self.variances_ = torch.tensor([pattern.variance for pattern in found])
         self.evidence_ = torch.stack([pattern.evidence for pattern in found])
+        self.confidence_ = torch.tensor([pattern.confidence for pattern in found])
 
     def score(self, images: Tensor) -> Tensor:
         """Return every class's scores q_c in standard deviations of that class's scores (Eq. 3).
@@ -221,8 +228,10 @@ class ClassPatterns:
         share = self.spectra_[:, 0] / self.variances_
         return {
             name: {kind: round(float(value), 3) for kind, value in zip(EVIDENCE, evidence, strict=True)}
-            | {"explained": round(float(explained), 4)}
-            for name, evidence, explained in zip(self.classes_, self.evidence_, share, strict=True)
+            | {"confidence": round(float(sure), 3), "explained": round(float(explained), 4)}
+            for name, evidence, sure, explained in zip(
+                self.classes_, self.evidence_, self.confidence_, share, strict=True
+            )
         }
 
     def _repr_html_(self) -> str:
@@ -231,28 +240,22 @@ class ClassPatterns:
         if not hasattr(self, "classes_"):
             return html_table(f"{caption}, not fitted", (), ())
         rows = (
-            (name, f"{100 * about['explained']:.1f}%", *(f"{about[kind]:+.2f}" for kind in EVIDENCE))
+            (
+                name,
+                f"{100 * about['explained']:.1f}%",
+                f"{about['confidence']:.2f}",
+                *(f"{about[kind]:+.2f}" for kind in EVIDENCE),
+            )
             for name, about in self.about().items()
         )
-        return html_table(caption, ("class", "variance explained", *EVIDENCE), rows)
-
-    def doubts(self) -> list[str]:
-        """Return a line for every class whose sign has weak evidence or two that disagree."""
-        lines = []
-        for name, (activation, centre) in zip(self.classes_, self.evidence_.tolist(), strict=True):
-            said = f"class activation {activation:+.2f}, centre {centre:+.2f}"
-            if activation < WEAK:
-                lines.append(f"the sign of '{name}' has weak evidence ({said}); look at its masks first")
-            elif centre < 0:
-                lines.append(f"the evidence for the sign of '{name}' disagrees ({said}); look at its masks first")
-        return lines
+        return html_table(caption, ("class", "variance explained", "confidence", *EVIDENCE), rows)
 
     def save(self, file: str | Path) -> None:
         """Write everything needed to apply the patterns, the network's weights among it, as safetensors."""
         fitted = {f"patterns.{name}": getattr(self, f"{name}_") for name in _FITTED}
         network = {f"classifier.{name}": t for name, t in self.classifier_.state_dict().items()}
         about = {name: value for name, value in self.get_params().items() if name != "device"}
-        about["tiles"] = self.tiling and self.tiling.model_dump()
+        about |= {"tiles": self.tiling and self.tiling.model_dump(), "flip": list(self.flip)}
         about |= {"classes": list(self.classes_), "layers": self.classifier_.backbone.layers}
         save_tensors(file, {**fitted, **network}, "class patterns", about)
 
@@ -279,7 +282,7 @@ class ClassPatterns:
             check_finite(fitted, file)
             layer = resolve_layer(patterns.layer, patterns.backbone, backbone.model)
             width, kept = backbone.channels[layer], fitted["spectra"].shape[-1]
-            shapes = ((width,), (width,), (kept,), (), (len(EVIDENCE),))
+            shapes = ((width,), (width,), (kept,), (), (len(EVIDENCE),), ())
             for name, shape in zip(_FITTED, shapes, strict=True):
                 if fitted[name].shape != (len(classes), *shape):
                     raise ValueError(f"'{name}' has the shape {tuple(fitted[name].shape)}")
@@ -295,30 +298,53 @@ def discover(classifier: Classifier, data: ImageSet, patterns: Sequence[ClassPat
     Args:
         classifier: gives features and class activations; in evaluation mode.
         data: photos with image-level labels.
-        patterns: one a layer, set in place; the first one's size, subsets, contrast and seed hold for all.
+        patterns: one a layer, set in place; the first one's size, subsets, contrast, whitening, flips and
+            seed hold for all.
         strict: raise for an unreadable photo instead of skipping it.
 
     Raises:
         DataError: a class has no photo.
     """
-    labels, contrast = range(1, len(data.classes) + 1), patterns[0].contrast
-    subsets = choose_subsets(data, patterns[0].images_per_class, patterns[0].seed, contrast > 0)
-    moments = moments_of(classifier, data, subsets, patterns[0], strict)
-    everywhere = {label for label in labels if all(label in sample.labels for sample in data.samples)}
-    for (_, label), found in moments.items():
-        if label in everywhere:  # the classifier has seen no photo without it
-            found.forget(EVIDENCE.index("activation"))
+    labels, how = range(1, len(data.classes) + 1), patterns[0]
+    subsets = choose_subsets(data, how.images_per_class, how.seed, how.contrast > 0 or how.whitening > 0)
+    moments = moments_of(classifier, data, subsets, how, strict)
+    present = {label: sum(label in sample.labels for sample in data.samples) for label in labels}
     for fitted in patterns:
         layer = resolve_layer(fitted.layer, classifier.backbone.name, classifier.backbone.model)
         for label, name in enumerate(data.classes, 1):
             if (layer, label) not in moments:
                 raise DataError(f"no readable photo carries the tag '{name}'; remove the class or add photos")
         mine = [
-            (label, leading_pattern(moments[layer, label], fitted.components, _rest(moments, layer, label), contrast))
+            (
+                label,
+                find_pattern(
+                    moments[layer, label], fitted.components, _rest(moments, layer, label), contrast=how.contrast,
+                    whitening=how.whitening, trust=trust_in_classifier(present[label], len(data) - present[label]),
+                ),
+            )
             for label in share(labels)
-        ]
+        ]  # fmt: skip
         by_label = dict(of_main([pair for theirs in gather(mine) for pair in theirs]))
-        fitted.keep(classifier, data.classes, [by_label[label] for label in labels])
+        found = [by_label[label] for label in labels]
+        for name in how.flip:
+            turn(found[data.classes.index(name)])
+        fitted.keep(classifier, data.classes, found)
+
+
+def turn(pattern: Pattern) -> None:
+    """Turn a pattern round in place, as a person who has seen its masks says."""
+    pattern.direction, pattern.evidence, pattern.confidence = -pattern.direction, -pattern.evidence, 1.0
+
+
+def check_flip(flip: Sequence[str], classes: Sequence[str]) -> None:
+    """Check that the classes whose patterns are to be turned round are there.
+
+    Raises:
+        RecipeError: one is not.
+    """
+    for name in flip:
+        if name not in classes:
+            raise RecipeError(f"patterns.flip names '{name}', which no photo is tagged with{nearest(name, classes)}")
 
 
 def _rest(moments: dict[tuple[str, int], Moments], layer: str, label: int) -> Moments | None:

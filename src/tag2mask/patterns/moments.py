@@ -78,10 +78,6 @@ class Moments:
         scatter = (self.scatter - part.scatter).addr_(delta, delta, alpha=-part.count * count / self.count)
         return Moments(count, mean, scatter, torch.zeros_like(self.cross), torch.zeros_like(self.energy))
 
-    def forget(self, evidence: int) -> None:
-        """Leave one evidence, by its index, without a say."""
-        self.cross[evidence], self.energy[evidence] = 0, 0
-
     def per_class(self, classes: int) -> Iterator[Moments]:
         """Yield one for each of the classes whose evidence was given one after the other; they share the scatter."""
         for cross, energy in zip(self.cross.chunk(classes), self.energy.chunk(classes), strict=True):

@@ -7,18 +7,44 @@ from torch import Tensor
 
 from tag2mask.resize import resize_like
 
-EVIDENCE = ("activation", "centre")
-"""What orients a pattern: the classifier's class activation, and a prior that objects stand in the centre."""
+EVIDENCE = ("activation", "norm", "centre")
+"""What orients a pattern: the classifier's class activation, the length of the deepest descriptors (where a network
+sees something that it knows), and a prior that objects stand in the centre."""
 
-WEAK = 0.1
-"""Correlation below which the evidence for a sign is called weak."""
+WEIGHTS = (4.2, 2.4, 0.25)
+"""Of each evidence in the logarithm of the odds: a logistic regression, without an intercept, of the true end of 210
+candidate components on their evidence (VOC and generated photos; docs/limits.md says how well it holds elsewhere)."""
+
+SURE = 0.9
+"""Confidence from which on a sign is taken without a word."""
 
 
-def evidence_maps(activation: Tensor, places: Tensor | None = None) -> Tensor:
+def log_odds(evidence: Tensor) -> Tensor:
+    """Return the logarithm of the odds that the end which evidence speaks for is the object.
+
+    Args:
+        evidence: float ... x E, correlations in the order of `EVIDENCE`.
+    """
+    return evidence @ torch.tensor(WEIGHTS, dtype=evidence.dtype)
+
+
+def trust_in_classifier(present: int, absent: int) -> float:
+    """Return how much its class activation can know, 0 to 1: nothing where no photo, or every photo, has the class.
+
+    Args:
+        present: photos with the class.
+        absent: photos without it.
+    """
+    fewer = min(present, absent)
+    return fewer / (fewer + 3)
+
+
+def evidence_maps(activation: Tensor, norm: Tensor, places: Tensor | None = None) -> Tensor:
     """Return the evidence for a class at each position, each map centred.
 
     Args:
         activation: float N x h x w, the class activation.
+        norm: float N x h x w, the length of the deepest descriptors.
         places: float N x 4, where a tile lies in its photo: its first and last row and its first and last column, the
             photo's being -1 and 1. None for whole photos.
 
@@ -32,7 +58,7 @@ def evidence_maps(activation: Tensor, places: Tensor | None = None) -> Tensor:
     rows = top + (bottom - top) * torch.linspace(0, 1, height, device=activation.device)
     columns = left + (right - left) * torch.linspace(0, 1, width, device=activation.device)
     centre = torch.exp(-2 * (rows[:, :, None] ** 2 + columns[:, None] ** 2))
-    maps = torch.stack([activation, centre], 1)
+    maps = torch.stack([activation, norm.to(activation), centre], 1)
     return maps - maps.mean((2, 3), keepdim=True)
 
 

@@ -132,10 +132,9 @@ def _draw_pattern(patterns: ClassPatterns, label: int, photos: Sequence[Typical]
     index, columns = label - 1, TYPICAL // 2
     figure = Figure(figsize=(10, 8.6), layout="constrained")
     maps, spectrum = cast("list[SubFigure]", figure.subfigures(2, 1, height_ratios=(6, 2.6)))
-    activation, centre = patterns.evidence_[index].tolist()
     figure.suptitle(
         f"{printable(patterns.classes_[index])}: the photos that have most of its pattern\n"
-        f"evidence for its sign (correlation): classifier {activation:+.2f}, centre {centre:+.2f}",
+        f"confidence that it is not the background: {float(patterns.confidence_[index]):.2f}",
         color=_INK,
     )
     cells = maps.subplots(2, columns).ravel()

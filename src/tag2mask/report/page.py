@@ -26,7 +26,7 @@ from tag2mask.files import write_bytes
 from tag2mask.methods import load_method
 from tag2mask.metrics import iou
 from tag2mask.names import IGNORE
-from tag2mask.patterns.orientation import WEAK
+from tag2mask.patterns.orientation import SURE
 from tag2mask.progress import duration, track
 from tag2mask.report.colours import class_colours, stripes
 from tag2mask.report.survey import LOOK, Doubt, Mask, PhotoSet, Tally, regions, survey
@@ -91,7 +91,7 @@ def save_page(out: Path, sets: Sequence[PhotoSet], recipe: Recipe, metrics: Scor
         scores=scores,
         confusion=_confusion(surveys[-1][0].confusion),
         kinds={kind: title for kind, title in KINDS.items() if kind in kinds},
-        weak=WEAK,
+        weak=round(100 * SURE),
         look=LOOK,
         remarks=list(dict.fromkeys(remark for photos in about for remark in photos["remarks"])),
         gallery=gallery,
@@ -203,8 +203,7 @@ def _class_rows(
             "photos": int(tally.photos[label]),
             "missing": int(tally.missing[label]),
             "score": scores[-1]["iou"].get(name) if scores else None,
-            "activation": pattern.get("activation"),
-            "centre": pattern.get("centre"),
+            "confidence": _percent(100 * pattern["confidence"]) if "confidence" in pattern else None,
             "explained": _percent(100 * pattern["explained"]) if "explained" in pattern else None,
             "cover": {kind: _percent(tally.mean(sums)[label]) for kind, sums in tally.cover.items()},
             "uncertain": _percent(uncertain[label]),
@@ -224,10 +223,8 @@ def _notes(row: dict[str, Any], mean: float | None) -> list[str]:
         notes.append("masks disagree")
     if 2 * row["missing"] > row["photos"]:
         notes.append("tag missing in most photos")
-    if row["activation"] is not None and row["activation"] < WEAK:
-        notes.append("weak sign evidence")
-    elif row["centre"] is not None and row["centre"] < 0:
-        notes.append("sign evidence disagrees")
+    if row["confidence"] is not None and row["confidence"] < 100 * SURE:
+        notes.append("perhaps the background")
     return notes
 
 

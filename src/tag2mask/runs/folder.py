@@ -22,6 +22,7 @@ from tag2mask.files import absolute, is_unfinished, remove_unfinished, write_tex
 from tag2mask.methods import load_method
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.patterns.estimator import check_flip
 from tag2mask.runs.fingerprint import (
     Changes,
     Fingerprint,
@@ -240,6 +241,9 @@ def begin(run: Run) -> None:
 def _check_folder(run: Run) -> None:
     """Check that a folder is free for a run, or holds the same run."""
     if (run.out / "config.yaml").exists():
+        known = resume_run(run.out).recipe
+        if not run.recipe.patterns.flip:  # what `flip` has turned round stays so
+            run.recipe = with_flip(run.recipe, known.patterns.flip)
         for key, mine, theirs in _differences(_settings(run), _settings(resume_run(run.out))):
             raise RunError(
                 f"{run.out} holds another run ({key} is {theirs} there and {mine} here); choose another folder"
@@ -259,10 +263,11 @@ def _begin(run: Run) -> None:
     for data in (run.train, run.evaluation) if not is_known or run.changes.said else ():
         check_truth(data)
         check_photo_sizes(data.samples, run.recipe.tiles)
+    check_flip(run.recipe.patterns.flip, run.train.classes)
     _warn_of_seen(run)
     _check_networks(run.recipe)
     # The configuration first: a folder with nothing else is a run that was killed as it began, and starts anew.
-    write_text(run.out / "config.yaml", yaml.safe_dump(_settings(run), sort_keys=False))
+    write_config(run)
     if not is_known and not run.classifier_file.exists():
         write_fingerprint(run.fingerprint_file, run.fingerprint)
     for line in run.changes.said:
@@ -366,6 +371,16 @@ def check_classes(run: Run, classes: Sequence[str], file: Path) -> None:
             f"{file} is of the classes {', '.join(classes)}, the photos of {', '.join(run.train.classes)}; "
             "start a run in another folder"
         )
+
+
+def write_config(run: Run) -> None:
+    """Write where a run's data comes from and its recipe."""
+    write_text(run.out / "config.yaml", yaml.safe_dump(_settings(run), sort_keys=False))
+
+
+def with_flip(recipe: Recipe, classes: Sequence[str]) -> Recipe:
+    """Return a recipe in which the patterns of these classes, and of no others, are turned round."""
+    return recipe.model_copy(update={"patterns": recipe.patterns.model_copy(update={"flip": list(classes)})})
 
 
 def _settings(run: Run) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from tag2mask.errors import RunError, nearest
 from tag2mask.logs import enter
 from tag2mask.methods import load_method
 from tag2mask.names import StageName
+from tag2mask.patterns.estimator import check_flip
 from tag2mask.progress import duration
 from tag2mask.runs.estimate import estimate
 from tag2mask.runs.fingerprint import write_fingerprint
-from tag2mask.runs.folder import Run, check_unchanged, checkpoint_of, read_metrics
+from tag2mask.runs.folder import Run, check_unchanged, checkpoint_of, read_metrics, with_flip, write_config
 from tag2mask.runs.lock import locked
-from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, report, retrain, segment
+from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, report, retrain, say_doubts, segment
 from tag2mask.scoring import Scores
 
 log = logging.getLogger("tag2mask")
@@ -191,6 +192,8 @@ def run_stages(run: Run, until: str = StageName.REPORT) -> Scores:
                 log.info("%s: done in %s", stage.name, duration(seconds))
             if stage is last:
                 break
+        if last.name != StageName.DISCOVER:
+            say_doubts(run)
     return read_metrics(run.out)
 
 
@@ -221,6 +224,29 @@ def redo_stage(run: Run, name: str) -> list[str]:
         stage.do(run)
         barrier()
     return [after.name for after in later if after.is_needed(run)]
+
+
+def flip(run: Run, classes: Sequence[str]) -> None:
+    """Have the patterns of some classes turned round, those turned already back; what was made from them is removed.
+
+    Raises:
+        RunError: the run finds no class patterns, another process works in its folder, or its data has changed.
+        RecipeError: one is not among the run's classes.
+
+    Whatever is raised, nothing has then been removed.
+    """
+    before = run.recipe.patterns.flip
+    check_flip(classes, run.train.classes)
+    with locked(run.out):
+        if "patterns.flip" not in load_method(run.recipe.proxy.method).options:
+            raise RunError(
+                f"the masks of {run.out} are made by {run.recipe.proxy.method}, which has no patterns to turn"
+            )
+        check_unchanged(run)
+        for stage in from_stage(StageName.DISCOVER):
+            stage.remove(run)
+        run.recipe = with_flip(run.recipe, sorted({*before} ^ {*classes}))
+        write_config(run)
 
 
 def _check_ready(run: Run, stage: Stage) -> None:

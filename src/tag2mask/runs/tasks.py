@@ -20,6 +20,7 @@ from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns import ClassPatterns
+from tag2mask.patterns.orientation import SURE
 from tag2mask.report import OverviewRow, PhotoSet, save_overview, save_page, save_patterns
 from tag2mask.runs.estimate import prepare_crf
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of, read_metrics
@@ -67,15 +68,31 @@ def _train_classifier(run: Run, samples: Sequence[Sample]) -> Classifier:
 
 
 def find_patterns(run: Run) -> None:
-    """Find what the recipe's proxy method finds in the training photos, and record the evidence for the signs."""
+    """Find what the recipe's proxy method finds in the training photos; record the evidence for the signs."""
     files = run.patterns_files
     there = all(file.exists() for file in files)
     layers = load_method(run.recipe.proxy.method).layers(run.recipe)
-    patterns = [ClassPatterns.load(files[0])] if there else fit_patterns(run, layers)
-    run.record("patterns", patterns[0].about())
+    patterns = [ClassPatterns.load(file) for file in files] if there else fit_patterns(run, layers)
+    about = patterns[0].about()
+    for fitted in patterns[1:]:
+        for name, other in fitted.about().items():
+            about[name]["confidence"] = min(about[name]["confidence"], other["confidence"])
+    run.record("patterns", about)
     if is_main() and not there:
         for fitted, file in zip(patterns, files, strict=True):
             fitted.save(file)
+    say_doubts(run)
+
+
+def say_doubts(run: Run) -> None:
+    """Warn, in one line, of classes whose patterns may point to the background, the most doubtful first."""
+    sure = {name: about.get("confidence", 1.0) for name, about in read_metrics(run.out).get("patterns", {}).items()}
+    doubtful = [f"'{name}' ({sure[name]:.2f})" for name in sorted(sure, key=sure.__getitem__) if sure[name] < SURE]
+    if is_main() and doubtful:
+        log.warning(
+            "the masks of %s may show the background instead (confidence of the sign): look at them with tag2mask "
+            "patterns %s, and turn one round with tag2mask flip %s CLASS", ", ".join(doubtful), run.out, run.out,
+        )  # fmt: skip
 
 
 def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
@@ -87,14 +104,14 @@ def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
         ClassPatterns(
             run.recipe.backbone.name, layer, weights=run.recipe.backbone.weights, size=how.size,
             output_stride=how.output_stride, images_per_class=how.images_per_class, components=how.components,
-            contrast=how.contrast, tiles=run.recipe.tiles, seed=run.recipe.seed, workers=run.recipe.workers,
+            contrast=how.contrast, whitening=how.whitening, flip=how.flip, tiles=run.recipe.tiles,
+            seed=run.recipe.seed, workers=run.recipe.workers,
         )
         for layer in layers
     ]  # fmt: skip
     load_method(run.recipe.proxy.method).fit(classifier, run.train, patterns, run.strict)
-    for fitted in patterns if is_main() else []:
-        for line in fitted.doubts():
-            log.warning("%s: %s", fitted.layer, line)
+    for name in how.flip:
+        log.info("the pattern of '%s' is turned round, as patterns.flip says", name)
     return patterns
 
 
