@@ -29,7 +29,8 @@ WITHOUT_OURS = {
 STRANGE = {
     "proxy.threshold": 1, "proxy.peak_share": 0.5, "proxy.cam_weight": 2, "proxy.activation_weight": 0.3,
     "proxy.cam_thresholds": [0.5, 0.6], "proxy.conflict": "ignore", "proxy.sharpness": 30, "proxy.crf": "all",
-    "patterns.layers": ["C42", "C41"], "patterns.layer_weights": [3, 1], "patterns.contrast": 0.9, "patterns.whitening": 2,
+    "patterns.layers": ["C42", "C41"], "patterns.layer_weights": [3, 1], "patterns.contrast": 0.9,
+    "patterns.whitening": 2,
     "segmenter.tag_weight": 2, "segmenter.method": "plain", "segmenter.crop": 0.3, "segmenter.retrain": 3,
     "inference.background_weight": 0.1,
 }  # fmt: skip

@@ -465,7 +465,7 @@ def test_a_pattern_is_turned_round_as_a_person_says(data, classifier, contrast):
 
 
 def test_turning_an_unknown_class_round_is_an_error(data, classifier):
-    with pytest.raises(RecipeError, match="patterns.flip names 'sqare', .* did you mean 'square'"):
+    with pytest.raises(RecipeError, match=r"patterns\.flip names 'sqare', .* did you mean 'square'"):
         made_patterns(flip=["sqare"]).fit(data, classifier)
 
 
