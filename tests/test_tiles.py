@@ -21,10 +21,9 @@ from tag2mask.inference import CRF_SIDE, average, forward, mask_at, most_likely,
 from tag2mask.methods.cam import Cam
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns.orientation import evidence_maps
-from tag2mask.proxy import PEAK
 from tag2mask.resize import resize, resize_part
 from tag2mask.runs import estimate as estimating
-from tag2mask.runs.estimate import estimate_mask, peak_of
+from tag2mask.runs.estimate import estimate_mask
 from tag2mask.tiles import Stitch, bands, tiles_of
 from tag2mask.training.datasets import MaskedPhotos, choose_tiles
 from tag2mask.training.segmenter import train_segmenter
@@ -166,13 +165,6 @@ def test_tiles_with_objects_are_not_lost_where_few_are_drawn():
     again = [tile for tile, _ in choose_tiles(drawn_mask(), (1, 2), 2, how, random.Random(4))]
     assert again == [tile for tile, _ in chosen]
     assert choose_tiles(np.zeros((400, 400), np.uint8), (), 2, how, random.Random(0))
-
-
-def test_a_peak_is_that_of_a_tile_in_a_large_photo():
-    """As many positions are above it, not the same share: an object of one tile has a peak, however many there are."""
-    assert peak_of((300, 400), None) == PEAK
-    assert peak_of((448, 448), TilesConfig()) == pytest.approx(PEAK)
-    assert peak_of((4480, 448), TilesConfig()) == pytest.approx(1 - (1 - PEAK) / 10)
 
 
 def test_cam_of_a_photo_has_one_maximum_however_many_tiles():
@@ -335,6 +327,5 @@ def test_the_crf_sees_a_large_photo_in_parts(monkeypatch, size):
     scores = logits[0][1:].numpy()
     tiled = estimate_mask(photo, scores, [1, 2], recipe)
     assert max(max(shape) for shape in seen) <= CRF_SIDE
-    monkeypatch.setattr(estimating, "peak_of", lambda size, tiles: peak_of(size, recipe.tiles))
     whole = estimate_mask(photo, scores, [1, 2], load_recipe("fast"))
     assert (tiled == whole).mean() > 0.9999

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tag2mask.names import IGNORE, Conflict
 from tag2mask.resize import resize
 
-PEAK = 0.98
-"""Share of a photo's positions whose scores are below what is called the peak."""
+MOST_OF_PEAK = 0.65
+"""Share of its peak that a class has to exceed at most, however skewed its scores are."""
 
 
 def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
@@ -31,13 +31,17 @@ def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArr
     return np.asarray(resized[0].numpy())
 
 
-def beyond_peak_share(scores: NDArray[np.float32], share: float, peak: float = PEAK) -> NDArray[np.float32]:
-    r"""Return by how much each class's scores exceed a share of its peak in the photo, $q_c(u) - s \hat q_c$.
+def beyond_peak_share(scores: NDArray[np.float32], share: float, per_skew: float = 0.0) -> NDArray[np.float32]:
+    r"""Return by how much each class's scores exceed a share of its peak in the photo, $q_c(u) - s_c \max_u q_c(u)$.
+
+    $s_c = s + r (\gamma_c - 1)$ with the skewness $\gamma_c$ of the class's scores in the photo, at least $s$ and at
+    most `MOST_OF_PEAK`: the smaller an object is, the more skewed they are, and the more of what is beyond the mean is
+    but the blur around it.
 
     Args:
         scores: float32 L x h x w.
         share: s, 0..1; 0 changes nothing.
-        peak: share of the positions whose scores are below what is called the peak.
+        per_skew: r.
 
     Returns:
         float32 L x h x w.
@@ -45,8 +49,13 @@ def beyond_peak_share(scores: NDArray[np.float32], share: float, peak: float = P
     >>> beyond_peak_share(np.full((1, 2, 2), 4, np.float32), 0.25).ravel().tolist()
     [3.0, 3.0, 3.0, 3.0]
     """
-    peaks = np.quantile(scores, peak, axis=(1, 2), keepdims=True)
-    return np.asarray(scores - share * peaks, np.float32)
+    if not share and not per_skew:
+        return scores
+    centred = scores - scores.mean((1, 2), keepdims=True, dtype=np.float64)
+    deviation = np.maximum(centred.std((1, 2), keepdims=True), 1e-9)
+    skewness = ((centred / deviation) ** 3).mean((1, 2), keepdims=True)
+    shares = np.clip(share + per_skew * (skewness - 1), share, max(share, MOST_OF_PEAK))
+    return np.asarray(scores - shares * scores.max((1, 2), keepdims=True), np.float32)
 
 
 def settle(scores: NDArray[np.float32], activation: NDArray[np.float32], weight: float) -> NDArray[np.float32]:

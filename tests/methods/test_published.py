@@ -21,13 +21,14 @@ PUBLISHED = {
     "dsrg": {**SEEDS, "segmenter": {"method": "dsrg", "crop": 1, "retrain": 1}},
 }
 WITHOUT_OURS = {
-    "proxy": {"threshold": 0, "peak_share": 0, "cam_weight": 0, "activation_weight": 0},
+    "proxy": {"threshold": 0, "peak_share": 0, "share_per_skew": 0, "cam_weight": 0, "activation_weight": 0},
     "patterns": {"contrast": 0, "whitening": 0, "layer_weights": []},
     "segmenter": {"tag_weight": 0},
     "inference": {"background_weight": 1},
 }
 STRANGE = {
-    "proxy.threshold": 1, "proxy.peak_share": 0.5, "proxy.cam_weight": 2, "proxy.activation_weight": 0.3,
+    "proxy.threshold": 1, "proxy.peak_share": 0.5, "proxy.share_per_skew": 0.1,
+    "proxy.cam_weight": 2, "proxy.activation_weight": 0.3,
     "proxy.cam_thresholds": [0.5, 0.6], "proxy.conflict": "ignore", "proxy.sharpness": 30, "proxy.crf": "all",
     "patterns.layers": ["C42", "C41"], "patterns.layer_weights": [3, 1], "patterns.contrast": 0.9,
     "patterns.whitening": 2,

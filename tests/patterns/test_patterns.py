@@ -208,7 +208,7 @@ def test_a_classifier_that_knows_nothing_leaves_the_sign_to_the_rest(norm):
 
 
 def test_the_confidence_by_hand():
-    assert float(log_odds(torch.tensor([0.5, -0.25, 1.0]))) == pytest.approx(4.2 / 2 - 2.4 / 4 + 0.25)
+    assert float(log_odds(torch.tensor([0.5, -0.25, 1.0]))) == pytest.approx(3 / 2 - 3 / 4 + 2.3)
     pattern = find_pattern(planted_moments(torch.eye(16)[0], 1.0, -0.5, 1.0), 3)
     assert pattern.confidence == pytest.approx(1 / (1 + math.exp(-float(log_odds(pattern.evidence)))), abs=1e-6)
 

@@ -22,6 +22,7 @@ from tag2mask.methods import load_method
 from tag2mask.metrics import confusion_matrix, iou
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns.estimator import ClassPatterns
+from tag2mask.proxy import beyond_peak_share
 from tag2mask.runs import estimate, stages, tasks
 from tag2mask.runs import plan as planning
 from tag2mask.runs.estimate import estimate_mask, load_network
@@ -282,13 +283,20 @@ def test_the_crf_gets_the_recipes_parameters(crf_calls):
 
 
 def test_a_share_of_the_photos_peak_is_the_threshold():
-    ramp = np.tile(np.arange(51, dtype=np.float32), (1, 2, 1))  # 98% of the positions are at most 49
+    ramp = np.tile(np.arange(51, dtype=np.float32), (1, 2, 1))
     photo = np.zeros((2, 51, 3), np.uint8)
     mask = estimate_mask(photo, ramp, [1], made_recipe(crf="none", peak_share=0.5))
-    assert (mask == (ramp[0] > 24.5)).all()
-    assert (
-        estimate_mask(photo, ramp, [1], made_recipe(crf="none", peak_share=0.5, threshold=10)) == (ramp > 34.5)
-    ).all()
+    assert (mask == (ramp[0] > 25)).all()
+    assert (estimate_mask(photo, ramp, [1], made_recipe(crf="none", peak_share=0.5, threshold=10)) == (ramp > 35)).all()
+
+
+@pytest.mark.parametrize(("per_skew", "share"), [(0.0, 0.2), (0.1, 0.2 + 0.1 * 0.5), (1.0, 0.65), (0.01, 0.205)])
+def test_skewed_scores_have_to_come_nearer_to_their_peak(per_skew, share):
+    """One position in n of 10, the rest of 0: a skewness of (n - 2) / sqrt(n - 1), here 1.5."""
+    scores = np.zeros((1, 1, 5), np.float32)
+    scores[0, 0, 2] = 10
+    beyond = beyond_peak_share(scores, 0.2, per_skew)
+    np.testing.assert_allclose(beyond, scores - 10 * share, rtol=1e-5)
 
 
 def test_scores_are_the_mean_of_the_layers_and_some_of_the_class_activation(shapes_folder, recipe_file, tmp_path):

@@ -128,6 +128,8 @@ class ProxyConfig(_Part):
         threshold: a class is present where its score exceeds this many standard deviations (paper: 0).
         peak_share: and this share of its own peak in the photo (paper: 0): the tag says that the class is there, so
             its peak is on it, however strong it is in this photo.
+        share_per_skew: what is added to that share for each unit by which the skewness of the class's scores in the
+            photo exceeds 1 (paper: 0), to 0.65 at most: a small object has skewed scores and a wide blur around it.
         cam_weight: standard deviations that a class's CAM, 0..1 in each photo, adds to its score (paper: 0): CAM
             knows which class, the pattern how far.
         activation_weight: where several classes are present, standard deviations taken from the score of each for
@@ -144,6 +146,7 @@ class ProxyConfig(_Part):
     method: Annotated[str, AfterValidator(_known_method)] = "patterns"
     threshold: float = 0.0
     peak_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    share_per_skew: Rate = 0.0
     cam_weight: Rate = 0.0
     activation_weight: Rate = 0.0
     cam_thresholds: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.2, 0.2)

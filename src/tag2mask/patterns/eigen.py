@@ -13,7 +13,7 @@ from torch import Tensor
 from tag2mask.patterns.moments import Moments
 from tag2mask.patterns.orientation import log_odds
 
-ODDS_OF_VARIANCE = 0.2
+ODDS_OF_VARIANCE = 0.7
 """How much a component's variance with the class over that without it says for it, beside its evidence: the exponent of
 that ratio in the odds."""
 

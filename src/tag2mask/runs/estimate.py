@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tag2mask.config import Recipe, TilesConfig
+from tag2mask.config import Recipe
 from tag2mask.crf import dense_crf, prepare
 from tag2mask.data import Sample, write_mask
 from tag2mask.data.loading import as_tensor, read_ahead, square, squares_of
@@ -25,7 +25,7 @@ from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.patterns import ClassPatterns
 from tag2mask.progress import duration, track
-from tag2mask.proxy import PEAK, assign, beyond_peak_share, score_probabilities, settle
+from tag2mask.proxy import assign, beyond_peak_share, score_probabilities, settle
 from tag2mask.resize import resize_part
 from tag2mask.runs.folder import Run, check_classes
 from tag2mask.threads import map_ahead
@@ -119,25 +119,15 @@ def estimate_mask(
         return mask
     method = load_method(how.method)
     rows = [label - 1 for label in labels]
-    share = how.peak_share if "proxy.peak_share" in method.options else 0.0
-    tagged = beyond_peak_share(scores[rows], share, peak_of((height, width), recipe.tiles))
+    tagged = scores[rows]
+    if "proxy.peak_share" in method.options:
+        tagged = beyond_peak_share(tagged, how.peak_share, how.share_per_skew)
     if how.activation_weight and activation is not None and "proxy.activation_weight" in method.options:
         tagged = settle(tagged - how.threshold, activation[rows], how.activation_weight) + np.float32(how.threshold)
     for seen, kept, inner in parts_of((height, width), recipe.tiles):
         present = resize_part(torch.from_numpy(tagged), (height, width), *seen).numpy()
         mask[kept] = _assigned(photo[seen], present, labels, recipe)[inner]
     return mask
-
-
-def peak_of(size: tuple[int, int], tiles: TilesConfig | None) -> float:
-    """Return the share of a photo's positions that are below its peak: as many are above it as would be in a tile.
-
-    Args:
-        size: height and width of the photo in pixels.
-        tiles: of the recipe.
-    """
-    side = None if tiles is None else min(tiles.side, *size)
-    return PEAK if side is None else 1 - (1 - PEAK) * side**2 / (size[0] * size[1])
 
 
 def _assigned(
