@@ -255,6 +255,25 @@ def export(
 
 
 @app.command()
+def serve(
+    run: RunFolder,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 9090,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for other machines.")] = "127.0.0.1",
+    label_studio: Annotated[
+        str | None, typer.Option(help="Address of Label Studio.", envvar="LABEL_STUDIO_URL", show_envvar=False)
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Serve a run's segmenter: a page for photos, and a backend for Label Studio and X-AnyLabeling.
+
+    Example: tag2mask serve runs/mine --label-studio http://localhost:8080
+    """
+    from tag2mask.serve import serve as start
+
+    start(run, host=host, port=port, label_studio=label_studio)
+
+
+@app.command()
 def show(
     run: RunFolder,
     photo: Annotated[Path, typer.Argument(help="A photo.")],

@@ -183,7 +183,6 @@ def _label_studio_result(
     masks: Masks, component: Component, points: NDArray[np.float64], mask: NDArray[np.uint8]
 ) -> Record:
     height, width = mask.shape
-    percent = (100 * points / (width, height)).round(4).tolist()
     return {
         "type": "polygonlabels",
         "from_name": "label",
@@ -191,8 +190,20 @@ def _label_studio_result(
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
-        "value": {"points": percent, "closed": True, "polygonlabels": [masks.classes[component.label - 1]]},
+        "value": polygon_value(points, masks.classes[component.label - 1], (height, width)),
     }
+
+
+def polygon_value(points: NDArray[np.float64], label: str, size: tuple[int, int]) -> Record:
+    """Return a polygon as Label Studio has it.
+
+    Args:
+        points: float64 N x 2, (x, y) in pixels.
+        label: name of its class.
+        size: height and width of the photo in pixels.
+    """
+    percent = (100 * points / (size[1], size[0])).round(4).tolist()
+    return {"points": percent, "closed": True, "polygonlabels": [label]}
 
 
 def _path_from(folder: Path, file: Path) -> str:
