@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -28,7 +27,7 @@ from tag2mask.data.decode import mask_image
 from tag2mask.errors import DataError, UserError
 from tag2mask.exports.polygons import components, polygon
 from tag2mask.serve.corrections import Corrections
-from tag2mask.serve.fetch import MOST_BYTES, Photos
+from tag2mask.serve.fetch import MOST_BYTES, Photos, split
 from tag2mask.serve.label_studio import mask_of, photo_name, place_of, prediction_of, read_control
 from tag2mask.serve.model import LiveModel, Prediction
 from tag2mask.serve.page import page
@@ -142,7 +141,7 @@ def make_app(model: LiveModel, corrections: Corrections, photos: Photos, loopbac
     async def refused(_: Request, error: RefusedError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, error.status, {"Retry-After": "2"} if error.status == 503 else None)
 
-    async def saved(write: Callable[[Path], None], name: str = "the photo") -> Prediction:
+    async def saved(write: Callable[[Path], None], name: str = "upload") -> Prediction:
         """Return what the model says of a photo that ``write`` puts into a file."""
 
         def work() -> Prediction:
@@ -255,8 +254,8 @@ class Guard:
             return
         headers = Request(scope).headers
         host, origin = headers.get("host", ""), headers.get("origin")
-        named = self.loopback and urlsplit(f"//{host}").hostname not in LOOPBACK
-        if named or (origin is not None and urlsplit(origin).netloc != host):
+        named = self.loopback and split(f"//{host}").hostname not in LOOPBACK
+        if named or (origin is not None and split(origin).netloc != host):
             await JSONResponse({"detail": "requests of other sites are refused"}, 403)(scope, receive, send)
             return
 
@@ -298,7 +297,7 @@ async def photo_in(request: Request) -> tuple[Upload, str]:
         file = tempfile.SpooledTemporaryFile(max_size=2**20)  # noqa: SIM115 - Upload closes it
         async for part in body_of(request):
             file.write(part)
-        return Upload(file), "the photo"
+        return Upload(file), "upload"
     try:
         form = await MultiPartParser(request.headers, body_of(request), max_files=1, max_fields=10).parse()
     except (MultiPartException, KeyError) as error:
@@ -306,7 +305,7 @@ async def photo_in(request: Request) -> tuple[Upload, str]:
     sent = next((value for value in form.values() if isinstance(value, UploadFile)), None)
     if sent is None:
         raise DataError("the form has no file; send one photo")
-    return Upload(sent.file), sent.filename or "the photo"
+    return Upload(sent.file), sent.filename or "upload"
 
 
 def is_json(request: Request) -> bool:

@@ -10,7 +10,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from tag2mask.errors import DataError, UserError, reason
 
@@ -36,7 +36,7 @@ class Photos:
     """
 
     def __init__(self, host: str | None = None, token: str | None = None) -> None:
-        if host is not None and not _is_web(urlsplit(host)):
+        if host is not None and not _is_web(split(host)):
             raise UserError(f"--label-studio {host}: give its address, such as http://localhost:8080")
         self.host, self.token = host and host.rstrip("/") + "/", token
         self._opener = urllib.request.build_opener(_NoRedirect)
@@ -56,8 +56,9 @@ class Photos:
     def _fetched(self, place: str) -> bytes:
         if self.host is None:
             raise DataError("the photo is not in the request; start the server with --label-studio ADDRESS")
-        url, host = urljoin(self.host, place.lstrip("/") if place.startswith("/") else place), urlsplit(self.host)
-        parts = urlsplit(url)
+        whole = _is_web(split(place))
+        url, host = place if whole else self.host + place.lstrip("/"), split(self.host)
+        parts = split(url)
         inside = parts.path.startswith(tuple(host.path + folder for folder in _FOLDERS)) and ".." not in parts.path
         if not _is_web(parts) or (parts.scheme, parts.netloc) != (host.scheme, host.netloc) or not inside:
             raise DataError(
@@ -98,6 +99,14 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
+
+
+def split(url: str) -> SplitResult:
+    """Return the parts of a URL; no parts of what is none, such as ``http://[``."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_web(parts: SplitResult) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,6 +18,7 @@ from tag2mask.data.text import PlainXml
 from tag2mask.errors import DataError, few
 from tag2mask.exports.annotations import polygon_value
 from tag2mask.exports.polygons import components, draw, polygon
+from tag2mask.serve.fetch import split
 from tag2mask.serve.model import Prediction
 
 BRUSH, POLYGON = "brushlabels", "polygonlabels"
@@ -157,7 +158,7 @@ def photo_name(place: str, names: Iterable[str]) -> str:
     >>> photo_name("/data/local-files/?d=photos/sub/cat.png", ["sub/cat", "cat"])
     'sub/cat'
     """
-    parts = urlsplit(place)
+    parts = split(place)
     path = PurePosixPath(parse_qs(parts.query).get("d", [unquote(parts.path)])[0])
     folders, last = [part for part in path.parts[:-1] if part != "/"], path.stem
     known = set(names)
