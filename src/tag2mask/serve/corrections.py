@@ -115,8 +115,10 @@ def refine(run: Path, masks: Path) -> bool:
     ]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if ended.returncode:
-        said = [line for line in ended.stderr.splitlines() if line.strip()] or [f"exit code {ended.returncode}"]
-        log.warning("corrections stay in %s: %s", masks, said[-1])
+        said = [line for line in ended.stderr.splitlines() if any(map(str.isalnum, line))]
+        log.warning(
+            "corrections stay in %s: %s", masks, said[-1].strip("│ ") if said else f"exit code {ended.returncode}"
+        )
     return not ended.returncode
 
 
