@@ -3,9 +3,9 @@
     python benchmarks/instances.py --coco annotations/instances.json --run runs/voc --json instances.json
 
 The masks are the true ones of generated photos (`blobs`, `bright-blobs`, `plain`) and of the COCO photos, then, with
-`--run`, those that its segmenter predicts of the COCO photos and, with `--demo-run blobs=DIR`, of generated ones. Objects
-of the COCO file count where the run has their class. AP50 is pycocotools' with one category for all; a part's
-score is its area. Shown too are parts a photo, and precision and recall at an IoU of 0.5.
+`--run`, those that its segmenter predicts of the COCO photos and, with `--demo-run blobs=DIR`, of generated ones.
+Objects of the COCO file count where the run has their class. AP50 is pycocotools' with one category for all; the
+score of a part is its area. Shown too are parts a photo, and precision and recall at an IoU of 0.5.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ def score(cases: list[Case], neck: float) -> dict[str, float]:
             rows, columns = part.inside.shape
             whole[part.top : part.top + rows, part.left : part.left + columns] = part.inside
             found.append(record(len(found) + 1, image, whole) | {"score": float(whole.sum())})
-    images = [{"id": image} for image in range(1, len(cases) + 1)]
+    images = [
+        {"id": image, "height": case.mask.shape[0], "width": case.mask.shape[1]} for image, case in enumerate(cases, 1)
+    ]
     with contextlib.redirect_stdout(io.StringIO()):
         sets = [COCO(), COCO()]
         for one, records in zip(sets, (truth, found), strict=True):

@@ -240,6 +240,7 @@ def export(
     tolerance: Annotated[float | None, typer.Option(min=0, help="How exact polygons are (pixels, 0.5).")] = None,
     photo_url: Annotated[str | None, typer.Option(help="Label Studio's URL before a photo's name.")] = None,
     rounds: Annotated[int | None, typer.Option(help="The segmenter after so many retrainings.")] = None,
+    instances: Annotated[bool, typer.Option("--instances", help="Split objects of a class that touch.")] = False,
 ) -> None:
     """Write masks or the segmenter of a run for other tools.
 
@@ -249,7 +250,7 @@ def export(
 
     write(
         format, source, out, masks=masks, classes=classes, photos=photos, split=split, min_area=min_area,
-        tolerance=tolerance, photo_url=photo_url, rounds=rounds,
+        tolerance=tolerance, photo_url=photo_url, rounds=rounds, instances=instances,
     )  # fmt: skip
     typer.echo(f"{format} is in {out}")
 

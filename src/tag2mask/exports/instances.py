@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from tag2mask.exports.polygons import Component, components
 
-NECK = 0.7
+NECK = 0.5
 """Two parts are two objects where the neck between them is narrower than this share of the thinner part."""
 
 
@@ -25,7 +25,7 @@ def instances(mask: NDArray[np.uint8], min_area: int = 1, neck: float = NECK) ->
     >>> mask = np.zeros((7, 15), np.uint8)
     >>> mask[:, :7] = mask[:, 8:] = mask[3, 7] = 1
     >>> [part.inside.shape for part in instances(mask)]
-    [(7, 7), (7, 8)]
+    [(7, 8), (7, 7)]
     """
     for component in components(mask, min_area):
         parts = split(component.inside, neck)
