@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from made_shapes import CLASSES as CLASSES_OF_RUN
 
-from tag2mask.data import read_mask
+from tag2mask import cli
+from tag2mask.data import read_mask, write_mask
 from tag2mask.data.brush import decode_brush, encode_brush
 from tag2mask.errors import DataError, UserError
 from tag2mask.exports.polygons import draw
@@ -81,7 +82,7 @@ def test_damaged_brush_masks_are_refused(content):
             assert decode_brush(packed, 9, 9).shape == (9, 9)
     with pytest.raises(DataError, match="a photo of 9 x 8 pixels"):
         decode_brush(good, 9, 8)
-    for wrong in (None, [300], ["a"], 4):
+    for wrong in (None, [300], ["a"], 10**15, "text", {"a": 1}):
         with pytest.raises(DataError):
             decode_brush(wrong, 9, 9)
 
@@ -358,6 +359,17 @@ def test_a_refinement_that_fails_is_tried_again(serving, refining):
     assert not (refining.run / TAKEN).exists()
 
 
+@pytest.mark.skipif(not any(one.callback.__name__ == "refine" for one in cli.app.registered_commands), reason="none")
+def test_the_command_learns_from_the_masks(a_run, tmp_path):
+    write_mask(tmp_path / "masks/p00.png", read_mask(a_run / "proxy/p00.png") * 0)
+    assert learning.refine(a_run, tmp_path / "masks")
+
+
+def test_why_a_refinement_failed_is_said(tmp_path, caplog):
+    assert not learning.refine(tmp_path, tmp_path)
+    assert f"corrections stay in {tmp_path}: " in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -377,6 +389,35 @@ def test_bad_annotations_leave_nothing(serving, refining, changes, says):
     assert answer.status_code == 422
     assert says in answer.json()["detail"]
     assert not (refining.run / WAITING).exists()
+
+
+STRANGE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=8,
+)
+KEYS = ("type", "original_width", "image_rotation", "value", "rle", "points", "brushlabels", "polygonlabels")
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(KEYS), STRANGE, st.sampled_from(("brushlabels", "polygonlabels")))
+def test_strange_annotations_are_taken_or_refused(key, strange, kind):
+    points = [[10, 10], [90, 10], [50, 80]]
+    drawn = region(np.ones((4, 5), bool), "disc", type=kind)
+    drawn["value"] |= {"points": points, "polygonlabels": ["disc"]}
+    place = drawn if key in drawn else drawn["value"]
+    place[key] = strange
+    with suppress(DataError):
+        assert mask_of([drawn], CLASSES_OF_RUN, (4, 5)).shape == (4, 5)
+
+
+@given(STRANGE)
+def test_strange_requests_are_refused(strange):
+    from tag2mask.serve.app import Event, Tasks
+
+    for kind in (Event, Tasks):
+        with suppress(ValueError):
+            kind.model_validate_json(json.dumps(strange))
 
 
 def test_what_is_no_annotation_is_passed_over(serving, refining):

@@ -59,7 +59,7 @@ def decode_brush(packed: Sequence[int], height: int, width: int) -> NDArray[np.b
     [[True, False], [False, True]]
     """
     try:
-        stream = _Bits(bytes(packed))
+        stream = _Bits(bytes(list(packed)))  # bytes(n) would be n zeros
         count, word = stream.take(32), 1 + stream.take(5)
         sizes = [1 + stream.take(4) for _ in _SIZES]
         if count != height * width * _CHANNELS or word != _WORD:

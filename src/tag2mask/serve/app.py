@@ -28,7 +28,7 @@ from tag2mask.errors import DataError, UserError
 from tag2mask.exports.polygons import components, polygon
 from tag2mask.serve.corrections import Corrections
 from tag2mask.serve.fetch import MOST_BYTES, Photos, split
-from tag2mask.serve.label_studio import mask_of, photo_name, place_of, prediction_of, read_control
+from tag2mask.serve.label_studio import SPECK, mask_of, photo_name, place_of, prediction_of, read_control
 from tag2mask.serve.model import LiveModel, Prediction
 from tag2mask.serve.page import page
 
@@ -370,5 +370,5 @@ def as_shapes(prediction: Prediction) -> list[dict[str, Any]]:
             "points": polygon(piece).round(2).tolist(),
             "score": round(float(prediction.scores[piece.label]), 4),
         }
-        for piece in components(prediction.mask)
+        for piece in components(prediction.mask, SPECK)
     ]

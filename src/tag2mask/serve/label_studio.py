@@ -26,6 +26,9 @@ _TAGS = {"BrushLabels": BRUSH, "PolygonLabels": POLYGON}
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of a file that was uploaded."""
 
+SPECK = 16
+"""Polygons of fewer pixels are left out: nobody can take hold of them."""
+
 Record = dict[str, Any]
 
 
@@ -60,7 +63,7 @@ def read_control(configuration: str, classes: Sequence[str]) -> Control:
     """
     try:
         root = ElementTree.fromstring(configuration, ElementTree.XMLParser(target=PlainXml()))
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise DataError(f"the labelling configuration is not valid XML ({error}); correct it") from None
     images = {node.get("name"): node.get("value", "") for node in root.iter("Image")}
     for tag, kind in _TAGS.items():
@@ -90,7 +93,7 @@ def prediction_of(prediction: Prediction, control: Control) -> Record:
         if control.kind == BRUSH:
             values: list[Record] = [{"format": "rle", "rle": encode_brush(inside), BRUSH: [name]}]
         else:
-            pieces = components(inside.astype(np.uint8))
+            pieces = components(inside.astype(np.uint8), SPECK)
             values = [polygon_value(polygon(piece), name, (height, width)) for piece in pieces]
         regions += [region | {"value": value, "score": score} for value in values]
     for number, one in enumerate(regions, 1):
@@ -121,9 +124,9 @@ def mask_of(results: Iterable[Record], classes: Sequence[str], size: tuple[int, 
                 f"a region is of {seen[0]} x {seen[1]} pixels (height x width), turned by {turned} degrees, the photo "
                 f"has {size[0]} x {size[1]}; draw it on the photo as it is"
             )
-        names = value.get(kind) or []
-        if not names or names[0] not in classes:
-            label = f"the label {names[0]!r}" if names else "no label"
+        names = value.get(kind)
+        if not isinstance(names, list) or not names or names[0] not in classes:
+            label = f"the label {names[0]!r}" if isinstance(names, list) and names else "no label"
             raise DataError(f"a region has {label}; the run has {few(list(map(repr, classes)))}")
         inside = decode_brush(value.get("rle", ()), *size) if kind == BRUSH else _drawn(value, size)
         mask[inside] = classes.index(names[0]) + 1
@@ -135,7 +138,7 @@ def _drawn(value: Record, size: tuple[int, int]) -> NDArray[np.bool_]:
         points = np.array(value["points"], np.float64).reshape(-1, 2)
         if len(points) < 3 or not np.isfinite(points).all() or np.abs(points).max() > 1000:
             raise ValueError("no polygon")
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise DataError("a polygon has fewer than three points, or some that are no numbers; draw it again") from None
     points = points * (size[1] / 100, size[0] / 100)
     if np.abs(np.diff(points[:, 1])).sum() > size[0] * size[1]:  # drawing takes memory for each row that a line crosses
