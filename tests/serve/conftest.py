@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from io import BytesIO
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
+from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.runs.trained import load_segmenter
 from tag2mask.serve.app import make_app
 from tag2mask.serve.corrections import Corrections
 from tag2mask.serve.fetch import Photos
@@ -17,8 +23,26 @@ from tag2mask.serve.model import LiveModel
 
 
 @pytest.fixture(scope="session")
-def model(finished_run):
-    return LiveModel(finished_run)
+def seeing_run(finished_run, shapes_folder, tmp_path_factory):
+    """The finished run with a segmenter that finds both classes in every photo, wherever; read only."""
+    out = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("serve") / "seeing"))
+    file = out / "segmenter-retrained.safetensors"
+    network, random = SegmentationNetwork.load(file), torch.Generator().manual_seed(0)
+    weight, bias = list(network.head.parameters())[-2:]
+    torch.nn.init.normal_(weight, std=3.0, generator=random)
+    network.save(file)
+    probable = load_segmenter(out).predict_proba(shapes_folder / "photos/p13.jpg")
+    with torch.no_grad():  # equal chances in the middle of the range
+        bias -= torch.tensor(np.log(probable).mean((1, 2)))
+    network.save(file)
+    return out
+
+
+@pytest.fixture(scope="session")
+def model(seeing_run, shapes_folder):
+    live = LiveModel(seeing_run)
+    assert len(live.predict(shapes_folder / "photos/p13.jpg").found()) == 2
+    return live
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ with the program of an environment of its own; it takes a minute. The variable T
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -57,8 +58,10 @@ def running(command, url, **environment):
         process.wait(60)
 
 
-def test_predictions_and_annotations(a_run, shapes_folder, tmp_path):
+def test_predictions_and_annotations(seeing_run, shapes_folder, tmp_path):
     import httpx
+
+    run = Path(shutil.copytree(seeing_run, tmp_path / "run"))
 
     studio, ours = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     settings = {
@@ -74,7 +77,7 @@ def test_predictions_and_annotations(a_run, shapes_folder, tmp_path):
         client.post("/user/login", data=USER | {"csrfmiddlewaretoken": client.cookies["csrftoken"]})
         client.headers["x-csrftoken"] = client.cookies["csrftoken"]
         token = client.post("/api/token/").json()["token"]
-        serve = [sys.executable, "-m", "tag2mask.cli", "serve", str(a_run), "--port", ours.rpartition(":")[2]]
+        serve = [sys.executable, "-m", "tag2mask.cli", "serve", str(run), "--port", ours.rpartition(":")[2]]
         serve += ["--label-studio", studio]
         stack.enter_context(running(serve, ours, LABEL_STUDIO_API_KEY=token))
 
@@ -92,12 +95,13 @@ def test_predictions_and_annotations(a_run, shapes_folder, tmp_path):
         for task in tasks:
             [prediction] = client.get(f"/api/tasks/{task['id']}").json()["predictions"]
             name = task["data"]["image"].rpartition("-")[2].removesuffix(".jpg")
-            size = read_mask(a_run / f"proxy/{name}.png").shape
+            size = read_mask(run / f"proxy/{name}.png").shape
             assert 0 < prediction["score"] <= 1
             assert prediction["model_version"] == backend["model_version"]
+            assert prediction["result"]
             drawn = mask_of(prediction["result"], ("disc", "square"), size)
             client.post(f"/api/tasks/{task['id']}/annotations", json={"result": prediction["result"]})
-            assert (came_back(a_run, name) == drawn).all()
+            assert (came_back(run, name) == drawn).all()
         if PROGRAM and "TAG2MASK_PICTURE" in os.environ:
             look(client, f"{studio}/projects/{project}/data?task={tasks[0]['id']}")
 

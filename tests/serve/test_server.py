@@ -31,8 +31,8 @@ def mask_in(png):
     return np.asarray(image)
 
 
-def test_a_photo_gets_the_mask_of_the_command(client, finished_run, shapes_folder, photo):
-    wanted = t2m.load_segmenter(finished_run).predict(shapes_folder / "photos/p13.jpg")
+def test_a_photo_gets_the_mask_of_the_command(client, seeing_run, shapes_folder, photo):
+    wanted = t2m.load_segmenter(seeing_run).predict(shapes_folder / "photos/p13.jpg")
     body = client.post("/predict", content=photo)
     form = client.post("/predict", files={"photo": ("p13.jpg", photo)})
     for answer in (body, form):
@@ -41,8 +41,8 @@ def test_a_photo_gets_the_mask_of_the_command(client, finished_run, shapes_folde
         assert (mask_in(answer.content) == wanted).all()
 
 
-def test_json_has_the_classes_as_run_lengths(client, finished_run, shapes_folder, photo):
-    model = t2m.load_segmenter(finished_run)
+def test_json_has_the_classes_as_run_lengths(client, seeing_run, shapes_folder, photo):
+    model = t2m.load_segmenter(seeing_run)
     probable = model.predict_proba(shapes_folder / "photos/p13.jpg")
     found = client.post("/predict?format=json", content=photo).json()
     mask = mask_in(base64.b64decode(found["png"].partition(",")[2]))
@@ -152,7 +152,7 @@ def test_json_must_say_that_it_is_json(client, path):
 def test_the_page_loads_nothing_from_outside(client):
     answer = client.get("/")
     assert "disc" in answer.text
-    assert "finished" in answer.text
+    assert "seeing" in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert not re.search(r"(?:src|href)=|@import|url\(", answer.text)
