@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOMS = {
     "cli": "the command line: parses, calls, prints",
+    "serve": "the server for annotation tools and browsers",
     "__init__": "the public names: `import tag2mask`",
     "api": "what the commands do, as functions",
     "doctor": "what is installed here",

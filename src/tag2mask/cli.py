@@ -240,6 +240,7 @@ def export(
     tolerance: Annotated[float | None, typer.Option(min=0, help="How exact polygons are (pixels, 0.5).")] = None,
     photo_url: Annotated[str | None, typer.Option(help="Label Studio's URL before a photo's name.")] = None,
     rounds: Annotated[int | None, typer.Option(help="The segmenter after so many retrainings.")] = None,
+    instances: Annotated[bool, typer.Option("--instances", help="Split objects of a class that touch.")] = False,
 ) -> None:
     """Write masks or the segmenter of a run for other tools.
 
@@ -249,9 +250,28 @@ def export(
 
     write(
         format, source, out, masks=masks, classes=classes, photos=photos, split=split, min_area=min_area,
-        tolerance=tolerance, photo_url=photo_url, rounds=rounds,
+        tolerance=tolerance, photo_url=photo_url, rounds=rounds, instances=instances,
     )  # fmt: skip
     typer.echo(f"{format} is in {out}")
+
+
+@app.command()
+def serve(
+    run: RunFolder,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 9090,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for other machines.")] = "127.0.0.1",
+    label_studio: Annotated[
+        str | None, typer.Option(help="Address of Label Studio.", envvar="LABEL_STUDIO_URL", show_envvar=False)
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Serve a run's segmenter: a page for photos, and a backend for Label Studio and X-AnyLabeling.
+
+    Example: tag2mask serve runs/mine --label-studio http://localhost:8080
+    """
+    from tag2mask.serve import serve as start
+
+    start(run, host=host, port=port, label_studio=label_studio)
 
 
 @app.command()

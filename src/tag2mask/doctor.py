@@ -30,7 +30,10 @@ _NEEDED = {
     "pycocotools": "pycocotools", "safetensors": "safetensors", "huggingface-hub": "huggingface_hub",
     "matplotlib": "matplotlib", "jinja2": "jinja2",
 }  # fmt: skip
-_EXTRAS = {"export": ("onnx", "onnxruntime", "onnxscript"), "docs": ("mkdocs-material",), "test": ("pytest",)}
+_EXTRAS = {
+    "export": ("onnx", "onnxruntime", "onnxscript"), "serve": ("fastapi", "uvicorn", "python-multipart"),
+    "docs": ("mkdocs-material",), "test": ("pytest",),
+}  # fmt: skip
 _SPACE = 2e9
 """Free bytes under which the space is remarked on: a run of some thousand photos fits in less."""
 

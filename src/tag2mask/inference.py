@@ -206,6 +206,25 @@ def most_likely(
     return mask if labels is None else np.asarray([0, *labels], np.uint8)[mask]
 
 
+def mean_probabilities(
+    logits: Sequence[Tensor], mask: NDArray[np.uint8], background_weight: float = 1.0
+) -> NDArray[np.float32]:
+    """Return the mean probability of each class over its pixels of a mask, float32 C + 1; 0 where it has none.
+
+    Args:
+        logits: as `forward` gives them for the photo.
+        mask: uint8 H x W, 0..C.
+        background_weight: as in `average`.
+    """
+    classes = len(logits[0])
+    total = np.zeros(classes)
+    for rows, strip in average(logits, (mask.shape[0], mask.shape[1]), None, background_weight):
+        shown = torch.from_numpy(mask[rows].astype(np.int64)).to(strip.device)
+        own = strip.gather(-1, shown[..., None]).cpu().numpy().ravel()
+        total += np.bincount(mask[rows].ravel(), own, classes)
+    return (total / np.maximum(np.bincount(mask.ravel(), minlength=classes), 1)).astype(np.float32)
+
+
 def mask_of(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: CrfConfig | None) -> NDArray[np.uint8]:
     """Return the most likely class of each pixel, after a dense CRF if its parameters are given.
 

@@ -25,7 +25,15 @@ from tag2mask.data.decode import Levels
 from tag2mask.data.text import read_json
 from tag2mask.errors import RunError, UserError, reason
 from tag2mask.files import write_text
-from tag2mask.inference import draft_size, fast_copy, forward, mask_at, photos_together, probabilities_of
+from tag2mask.inference import (
+    draft_size,
+    fast_copy,
+    forward,
+    mask_at,
+    mean_probabilities,
+    photos_together,
+    probabilities_of,
+)
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.notebook import html_table, number
 from tag2mask.scoring import MaskScores
@@ -128,6 +136,24 @@ class Segmenter(ModelHubMixin):
         """
         ((_, size, logits),) = self._look([photo], self.recipe)
         return probabilities_of(logits, size, background_weight=self.recipe.inference.background_weight)
+
+    def predict_scored(self, photo: Photo) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return the mask that `predict` gives, and how probable its classes are on average.
+
+        Args:
+            photo: as for `predict`.
+
+        Returns:
+            uint8 H x W; and float32 C + 1, 0..1, the mean probability of each class over its pixels of the mask, before
+            any CRF; 0 for a class that has none.
+
+        Raises:
+            DataError: as for `predict`.
+        """
+        how = self.recipe.inference
+        ((pixels, size, logits),) = self._look([photo], self.recipe)
+        mask = mask_at(logits, pixels, size, how, tiles=self.recipe.tiles)
+        return mask, mean_probabilities(logits, mask, how.background_weight)
 
     def _look(
         self, photos: Sequence[Photo], recipe: Recipe

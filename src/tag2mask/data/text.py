@@ -7,10 +7,19 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from tag2mask.errors import DataError
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class PlainXml(ElementTree.TreeBuilder):
+    """Refuses a DOCTYPE: its entities can make gigabytes of a few lines."""
+
+    def doctype(self, *_: str | None) -> None:
+        """Raise ValueError."""
+        raise ValueError("it has a DOCTYPE")
 
 
 def read_list(path: str | Path) -> list[str]:

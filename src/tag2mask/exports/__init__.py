@@ -35,9 +35,9 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
-    ExportFormat.COCO: Format(write_coco, ".json", (*_MASKS, "min_area"), ("classes", "photos")),
+    ExportFormat.COCO: Format(write_coco, ".json", (*_MASKS, "min_area", "instances"), ("classes", "photos")),
     ExportFormat.LABELME: Format(write_labelme, "", (*_MASKS, "min_area", "tolerance"), ("classes", "photos")),
-    ExportFormat.YOLO: Format(write_yolo, "", (*_MASKS, "min_area", "tolerance"), ("classes",)),
+    ExportFormat.YOLO: Format(write_yolo, "", (*_MASKS, "min_area", "tolerance", "instances"), ("classes",)),
     ExportFormat.LABEL_STUDIO: Format(
         write_label_studio, ".json", (*_MASKS, "min_area", "tolerance", "photo_url"), ("classes", "photos")
     ),
@@ -60,6 +60,7 @@ def export(
     tolerance: float | None = None,
     photo_url: str | None = None,
     rounds: int | None = None,
+    instances: bool = False,
 ) -> Path:
     """Write masks, or a run's segmenter, for another tool; return the file or folder that was written.
 
@@ -78,6 +79,7 @@ def export(
         tolerance: by how many pixels a polygon may leave the pixels' border (0.5); 0 for not at all.
         photo_url: Label Studio's URL of a photo up to its file name (``/data/local-files/?d=``).
         rounds: the segmenter after so many retrainings; else the last.
+        instances: components are split where a neck joins two objects of a class.
 
     Raises:
         UserError: something that was given is wrong, or what the format needs is not installed; nothing was
@@ -85,7 +87,7 @@ def export(
     """
     given = {
         "masks": masks, "classes": classes, "photos": photos, "split": split, "min_area": min_area,
-        "tolerance": tolerance, "photo_url": photo_url, "rounds": rounds,
+        "tolerance": tolerance, "photo_url": photo_url, "rounds": rounds, "instances": instances or None,
     }  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
     how, out = _format(format, options), Path(out)

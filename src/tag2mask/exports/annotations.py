@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from tag2mask.data import voc_palette
+from tag2mask.exports.instances import instances as parts_of
 from tag2mask.exports.masks import Masks
 from tag2mask.exports.polygons import Component, components, polygon, run_lengths
 from tag2mask.files import whole
@@ -28,14 +29,16 @@ LABELME_VERSION = "5.5.0"
 Record = dict[str, Any]
 
 
-def write_coco(masks: Masks, out: Path, *, min_area: int = 1) -> None:
+def write_coco(masks: Masks, out: Path, *, min_area: int = 1, instances: bool = False) -> None:
     """Write COCO instances: one annotation a component, as run lengths; category i is class index i.
 
     Args:
         masks: what to write.
         out: the JSON file.
         min_area: smaller components, in pixels, are left out.
+        instances: components are split where a neck joins two objects.
     """
+    pieces = parts_of if instances else components
     images: list[Record] = []
     numbers = count(1)
 
@@ -43,7 +46,7 @@ def write_coco(masks: Masks, out: Path, *, min_area: int = 1) -> None:
         for image, (name, mask) in enumerate(masks.read("COCO"), 1):
             height, width = mask.shape
             images.append({"id": image, "file_name": masks.photo_name(name), "height": height, "width": width})
-            for component in components(mask, min_area):
+            for component in pieces(mask, min_area):
                 yield {"id": next(numbers), "image_id": image, **_coco_annotation(component, height, width)}
 
     about = {"description": f"masks exported by tag2mask {version('tag2mask')}"}
@@ -90,7 +93,7 @@ def write_labelme(masks: Masks, out: Path, *, tolerance: float = 0.5, min_area: 
             _write(folder / f"{name}.json", json.dumps(record, indent=2) + "\n")
 
 
-def write_yolo(masks: Masks, out: Path, *, tolerance: float = 0.5, min_area: int = 1) -> None:
+def write_yolo(masks: Masks, out: Path, *, tolerance: float = 0.5, min_area: int = 1, instances: bool = False) -> None:
     """Write YOLO segmentation labels, ``labels/<name>.txt`` a photo and ``data.yaml``: one polygon a component.
 
     Args:
@@ -98,11 +101,13 @@ def write_yolo(masks: Masks, out: Path, *, tolerance: float = 0.5, min_area: int
         out: the folder.
         tolerance: of `polygon`, in pixels.
         min_area: smaller components, in pixels, are left out.
+        instances: components are split where a neck joins two objects.
     """
+    pieces = parts_of if instances else components
     with whole(out) as folder:
         for name, mask in masks.read("YOLO"):
             lines = []
-            for component in components(mask, min_area):
+            for component in pieces(mask, min_area):
                 points = polygon(component, tolerance) / (mask.shape[1], mask.shape[0])
                 lines.append(f"{component.label - 1} " + " ".join(f"{value:.6f}" for value in points.ravel()))
             _write(folder / "labels" / f"{name}.txt", "".join(f"{line}\n" for line in lines))
@@ -183,7 +188,6 @@ def _label_studio_result(
     masks: Masks, component: Component, points: NDArray[np.float64], mask: NDArray[np.uint8]
 ) -> Record:
     height, width = mask.shape
-    percent = (100 * points / (width, height)).round(4).tolist()
     return {
         "type": "polygonlabels",
         "from_name": "label",
@@ -191,8 +195,20 @@ def _label_studio_result(
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
-        "value": {"points": percent, "closed": True, "polygonlabels": [masks.classes[component.label - 1]]},
+        "value": polygon_value(points, masks.classes[component.label - 1], (height, width)),
     }
+
+
+def polygon_value(points: NDArray[np.float64], label: str, size: tuple[int, int]) -> Record:
+    """Return a polygon as Label Studio has it.
+
+    Args:
+        points: float64 N x 2, (x, y) in pixels.
+        label: name of its class.
+        size: height and width of the photo in pixels.
+    """
+    percent = (100 * points / (size[1], size[0])).round(4).tolist()
+    return {"points": percent, "closed": True, "polygonlabels": [label]}
 
 
 def _path_from(folder: Path, file: Path) -> str:

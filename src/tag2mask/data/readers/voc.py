@@ -16,7 +16,7 @@ from tag2mask.data.photos import PHOTO_SUFFIXES, masks_by_name, photos_by_name, 
 from tag2mask.data.published import voc_remarks
 from tag2mask.data.registry import Place, Reader
 from tag2mask.data.tables import find_table, table_tags
-from tag2mask.data.text import read_list
+from tag2mask.data.text import PlainXml, read_list
 from tag2mask.errors import DataError
 from tag2mask.names import IGNORE
 
@@ -92,13 +92,6 @@ def existing_root(path: str | Path) -> Path:
     return root
 
 
-class _Plain(ElementTree.TreeBuilder):
-    """Refuses a DOCTYPE: its entities can make gigabytes of a few lines."""
-
-    def doctype(self, *_: str | None) -> None:
-        raise ValueError("it has a DOCTYPE")
-
-
 def _labels(
     root: Path, labels: str | Path | None, photos: Mapping[str, Path], masks: Mapping[str, Path]
 ) -> tuple[str, Callable[[str], tuple[str, ...]]]:
@@ -117,7 +110,7 @@ def _xml_tags(file: Path) -> tuple[str, ...]:
     if not file.is_file():
         return ()
     try:
-        tree = ElementTree.parse(file, ElementTree.XMLParser(target=_Plain()))
+        tree = ElementTree.parse(file, ElementTree.XMLParser(target=PlainXml()))
         names = [node.text or "" for node in tree.iterfind("object/name")]
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise DataError(f"{file}: not valid XML ({error}); replace the file") from None
