@@ -85,7 +85,7 @@ class Clock:
 def ours(features, images, clock):
     import torch
 
-    from tag2mask.patterns.eigen import leading_pattern
+    from tag2mask.patterns.eigen import find_pattern
     from tag2mask.patterns.moments import Moments
     from tag2mask.patterns.orientation import evidence_maps
 
@@ -99,7 +99,7 @@ def ours(features, images, clock):
             new = Moments.of(descriptors, evidence)
             total = total.update(new) if total else new.copy()
     with clock:
-        direction = leading_pattern(total, 1).direction
+        direction = find_pattern(total, 1).direction
     return direction.numpy()
 
 

@@ -33,7 +33,7 @@ from tag2mask.names import method_names
 from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier
 from tag2mask.patterns.collect import choose_subsets
-from tag2mask.patterns.eigen import leading_pattern
+from tag2mask.patterns.eigen import find_pattern
 from tag2mask.patterns.estimator import ClassPatterns, moments_of
 from tag2mask.proxy import assign, resize_scores
 from tag2mask.runs.estimate import estimate_mask
@@ -108,8 +108,8 @@ def fit(recipe: Recipe, data, classifier: Classifier) -> tuple[ClassPatterns, Cl
     every = {sample.name: [0, *subsets.get(sample.name, [])] for sample in data.samples if sample.labels}
     moments = moments_of(classifier, data, every, patterns, strict=False)
     labels = range(1, len(data.classes) + 1)
-    patterns.keep(classifier, data.classes, [leading_pattern(moments[layer, c], how.components) for c in labels])
-    ddt.keep(classifier, data.classes, [leading_pattern(moments[layer, 0], how.components)] * len(labels))
+    patterns.keep(classifier, data.classes, [find_pattern(moments[layer, c], how.components) for c in labels])
+    ddt.keep(classifier, data.classes, [find_pattern(moments[layer, 0], how.components)] * len(labels))
     return patterns, ddt
 
 

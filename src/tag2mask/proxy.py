@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tag2mask.names import IGNORE, Conflict
 from tag2mask.resize import resize
 
-MOST_OF_PEAK = 0.65
-"""Share of its peak that a class has to exceed at most, however skewed its scores are."""
+SKEWED, MOST_OF_PEAK = 2.5, 0.65
+"""Skewness of a class's scores beyond which the share of their peak that they have to exceed grows, and how far."""
 
 
 def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
@@ -34,9 +34,9 @@ def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArr
 def beyond_peak_share(scores: NDArray[np.float32], share: float, per_skew: float = 0.0) -> NDArray[np.float32]:
     r"""Return by how much each class's scores exceed a share of its peak in the photo, $q_c(u) - s_c \max_u q_c(u)$.
 
-    $s_c = s + r (\gamma_c - 1)$ with the skewness $\gamma_c$ of the class's scores in the photo, at least $s$ and at
-    most `MOST_OF_PEAK`: the smaller an object is, the more skewed they are, and the more of what is beyond the mean is
-    but the blur around it.
+    $s_c = s + r (\gamma_c - 2.5)$ with the skewness $\gamma_c$ of the class's scores in the photo, at least $s$ and at
+    most 0.65: the smaller an object is, the more skewed they are, and the more of what is beyond the mean is the blur
+    around it.
 
     Args:
         scores: float32 L x h x w.
@@ -54,7 +54,7 @@ def beyond_peak_share(scores: NDArray[np.float32], share: float, per_skew: float
     centred = scores - scores.mean((1, 2), keepdims=True, dtype=np.float64)
     deviation = np.maximum(centred.std((1, 2), keepdims=True), 1e-9)
     skewness = ((centred / deviation) ** 3).mean((1, 2), keepdims=True)
-    shares = np.clip(share + per_skew * (skewness - 1), share, max(share, MOST_OF_PEAK))
+    shares = np.clip(share + per_skew * (skewness - SKEWED), share, max(share, MOST_OF_PEAK))
     return np.asarray(scores - shares * scores.max((1, 2), keepdims=True), np.float32)
 
 

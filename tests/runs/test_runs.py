@@ -290,10 +290,10 @@ def test_a_share_of_the_photos_peak_is_the_threshold():
     assert (estimate_mask(photo, ramp, [1], made_recipe(crf="none", peak_share=0.5, threshold=10)) == (ramp > 35)).all()
 
 
-@pytest.mark.parametrize(("per_skew", "share"), [(0.0, 0.2), (0.1, 0.2 + 0.1 * 0.5), (1.0, 0.65), (0.01, 0.205)])
+@pytest.mark.parametrize(("per_skew", "share"), [(0.0, 0.2), (0.1, 0.2 + 0.1 * 1.25), (1.0, 0.65)])
 def test_skewed_scores_have_to_come_nearer_to_their_peak(per_skew, share):
-    """One position in n of 10, the rest of 0: a skewness of (n - 2) / sqrt(n - 1), here 1.5."""
-    scores = np.zeros((1, 1, 5), np.float32)
+    """One position of n is 10, the rest are 0: a skewness of (n - 2) / sqrt(n - 1), here 3.75."""
+    scores = np.zeros((1, 1, 17), np.float32)
     scores[0, 0, 2] = 10
     beyond = beyond_peak_share(scores, 0.2, per_skew)
     np.testing.assert_allclose(beyond, scores - 10 * share, rtol=1e-5)

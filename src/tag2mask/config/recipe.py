@@ -129,7 +129,7 @@ class ProxyConfig(_Part):
         peak_share: and this share of its own peak in the photo (paper: 0): the tag says that the class is there, so
             its peak is on it, however strong it is in this photo.
         share_per_skew: what is added to that share for each unit by which the skewness of the class's scores in the
-            photo exceeds 1 (paper: 0), to 0.65 at most: a small object has skewed scores and a wide blur around it.
+            photo exceeds 2.5 (paper: 0), to 0.65 at most: a small object has skewed scores and a wide blur around it.
         cam_weight: standard deviations that a class's CAM, 0..1 in each photo, adds to its score (paper: 0): CAM
             knows which class, the pattern how far.
         activation_weight: where several classes are present, standard deviations taken from the score of each for
