@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/limits.md: what class patterns make of generated scenes that they are not made for.
+"""Draw the pictures of docs/limits.md: what the recipe fast makes of generated scenes, some of them beyond its reach.
 
 python docs/pictures.py docs/pictures
 """
@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import tag2mask as t2m
+from tag2mask.config import load_recipe
 from tag2mask.data import read_mask, read_photo, write_mask
 from tag2mask.demo.backgrounds import bricks, draw_background
 from tag2mask.demo.scenes import Scene, Spot, develop, light_from
 from tag2mask.demo.scenes import paint as paint_object
 from tag2mask.report import OverviewRow, save_overview
+from tag2mask.runs.folder import Source, open_run, read_metrics
+from tag2mask.runs.stages import run_stages
 
 PHOTOS, SHOWN, SIZE = 24, 3, 256
 BALL, LADYBIRD, STRAWBERRY = 1, 4, 5
@@ -68,7 +70,7 @@ CASES: dict[str, tuple[Callable[[int], Scene], dict[int, str]]] = {
 
 
 def draw(name: str, folder: Path) -> None:
-    """Fit class patterns on the photos of a case and save some photos with truth and proxy mask."""
+    """Make the proxy masks of a case and save some photos with truth and proxy mask."""
     make, names = CASES[name]
     with tempfile.TemporaryDirectory() as home:
         root, classes = Path(home), sorted(names.values())
@@ -82,14 +84,17 @@ def draw(name: str, folder: Path) -> None:
             write_mask(root / f"masks/{index:02}.png", value[scene.mask])
             tags.append(f"{index:02}.jpg,{';'.join(names[label] for label in scene.labels)}\n")
         (root / "tags.csv").write_text("image,labels\n" + "".join(tags))
-        data = t2m.load(root)
-        patterns = t2m.ClassPatterns(size=328, workers=0).fit(data)
-        print(name, patterns.about(), patterns.doubts())
+        run = open_run(root / "run", Source.of(root), load_recipe("fast"))
+        run_stages(run, "estimate")
+        print(name, read_metrics(run.out)["patterns"])
         rows = [
-            OverviewRow("", read_photo(sample.image), read_mask(root / f"masks/{sample.name}.png"), mask)
-            for sample, mask in patterns.transform(data.with_samples(data.samples[:SHOWN]))
-        ]
-        save_overview(rows, data.classes, root / "rows.png")
+            OverviewRow(
+                "", read_photo(sample.image), read_mask(root / f"masks/{sample.name}.png"),
+                read_mask(run.out / f"proxy/{sample.name}.png"),
+            )
+            for sample in run.train.samples[:SHOWN]
+        ]  # fmt: skip
+        save_overview(rows, run.train.classes, root / "rows.png")
         picture = Image.open(root / "rows.png").convert("RGB")
         picture.thumbnail((760, 760))
         picture.save(folder / f"{name}.jpg", quality=75, optimize=True)

@@ -94,9 +94,9 @@ class PatternsConfig(_Part):
         components: how much of the spectrum to keep.
         contrast: share of the covariance of the photos without the class that is taken from that of the photos
             with it (paper: 0): what varies in all photos alike, as backgrounds do, then does not lead.
-        whitening: of a second candidate for the pattern, the direction along which photos with the class vary most
+        whitening: of further candidates for the pattern, the directions along which photos with the class vary most
             against those without it: this share of the latter's mean variance is added to each of their variances
-            (paper: 0, no such candidate). It finds what is small, or what all photos but those of the class lack.
+            (paper: 0, no such candidates). They find what is small, or what all photos but those of the class lack.
         flip: classes whose patterns are turned round, because their masks were found to be of the background.
     """
 

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from scipy.linalg import eigh
 from scipy.sparse.linalg import eigsh
+from scipy.special import softmax
 from torch import Tensor
 
 from tag2mask.patterns.moments import Moments
 from tag2mask.patterns.orientation import log_odds
 
-ODDS_OF_VARIANCE = 0.7
-"""How much a component's variance with the class over that without it says for it, beside its evidence: the exponent of
-that ratio in the odds."""
+WHITENED, TEMPERATURE = 2, 0.6
+"""Candidates that whitening gives, and of the softmax over what speaks for all candidates."""
 
 
 @dataclass
@@ -54,11 +54,12 @@ def find_pattern(
     With contrast (ours) it is that of $\Sigma_c - \gamma \Sigma_{\bar c}$: what varies as much where the class is
     not, as much of the background does, loses against what varies with the class alone.
 
-    With whitening (ours) there is a second candidate, the leading eigenvector of $\Sigma_c v = \lambda (\Sigma_{\bar
-    c} + r \frac{\mathrm{tr} \Sigma_{\bar c}}{D} I) v$, which varies more with the class than without it. Where photos
-    with and without the class show the same world, as those of sound and of damaged parts do, it is what the latter
-    lack; the leading eigenvector is then what all of them show. The one with the larger log-odds of its sign, plus
-    `ODDS_OF_VARIANCE` times the logarithm of its variance with the class over that without it, is taken.
+    With whitening (ours) the two leading solutions of $\Sigma_c v = \lambda (\Sigma_{\bar c} + r \frac{\mathrm{tr}
+    \Sigma_{\bar c}}{D} I) v$ are candidates too: they vary more with the class than without it. Where photos with and
+    without the class show the same world, as those of sound and of damaged parts do, they are what the latter lack; the
+    leading eigenvector is then what all of them show. The pattern is the mean of the oriented candidates, each in
+    standard deviations of its scores, weighted by the softmax of what speaks for them over `TEMPERATURE`: the log-odds
+    of the sign, plus the logarithm of the variance with the class over that without it.
 
     The sign is the one for which the evidence, correlations of the scores weighted as in `WEIGHTS`, is positive.
 
@@ -78,12 +79,18 @@ def find_pattern(
         return _oriented(moments, covariance, vectors, trust)
     others = (rest.scatter.double() / rest.count).cpu().numpy()
     _, vectors = leading_eigenpairs(covariance - contrast * others, components)
-    leading = _oriented(moments, covariance, vectors, trust)
     noise = whitening * np.trace(others) / len(others)
     if not noise > 0:
-        return leading
-    vectors = leading_generalised(covariance, others + noise * np.eye(len(others)), components)
-    return max(leading, _oriented(moments, covariance, vectors, trust), key=lambda found: _credit(found, others))
+        return _oriented(moments, covariance, vectors, trust)
+    whitened = leading_generalised(covariance, others + noise * np.eye(len(others)), WHITENED)
+    found = [_oriented(moments, covariance, one[:, None], trust) for one in (vectors[:, 0], *whitened.T)]
+    weights = softmax([_credit(one, others) / TEMPERATURE for one in found])
+    blend = sum(
+        weight * one.direction.double().numpy() / max(float(one.spectrum[0]), 1e-12) ** 0.5
+        for weight, one in zip(weights, found, strict=True)
+    )
+    blended = np.concatenate([(blend / np.linalg.norm(blend))[:, None], vectors[:, 1:]], 1)
+    return _oriented(moments, covariance, blended, trust)
 
 
 def _oriented(moments: Moments, covariance: np.ndarray, vectors: np.ndarray, trust: float) -> Pattern:
@@ -109,7 +116,7 @@ def _credit(found: Pattern, others: np.ndarray) -> float:
     """Return what speaks for a candidate, given the covariance of photos without the class."""
     along = found.direction.double().numpy()
     ratio = float(found.spectrum[0]) / max(float(along @ others @ along), 1e-12)
-    return float(log_odds(found.evidence)) + ODDS_OF_VARIANCE * float(np.log(max(ratio, 1e-12)))
+    return float(log_odds(found.evidence)) + float(np.log(max(ratio, 1e-12)))
 
 
 def leading_generalised(covariance: np.ndarray, noise: np.ndarray, count: int) -> np.ndarray:

@@ -192,7 +192,7 @@ def run_stages(run: Run, until: str = StageName.REPORT) -> Scores:
                 log.info("%s: done in %s", stage.name, duration(seconds))
             if stage is last:
                 break
-        if last.name != StageName.DISCOVER:
+        if last.name == StageName.REPORT:
             say_doubts(run)
     return read_metrics(run.out)
 
