@@ -87,12 +87,12 @@ def test_the_examples_in_python_run(page, folder_of_examples, recipe_file, monke
     """With a tiny recipe."""
     monkeypatch.chdir(folder_of_examples)
     code = examples(page).replace('recipe="fast"', f'recipe="{recipe_file.as_posix()}"')
-    given = {"image": np.zeros((8, 9, 3), np.uint8), "probabilities": np.full((2, 8, 9), 0.5, np.float32)}
-    given["__name__"] = "__main__"
+    given = {"__name__": "__main__"}
     exec(compile(code, str(page), "exec"), given)
     assert given["mask"].dtype == np.uint8
     assert set(np.unique(given["mask"])) <= {0, 1, 2, 255}
-    assert given["refined"].shape == given["probabilities"].shape
+    if page.name == "python.md":
+        assert given["refined"].shape == given["probabilities"].shape
     assert (folder_of_examples / "runs/mine/report/index.html").exists()
 
 
