@@ -115,7 +115,7 @@ def test_a_run_of_two_image_sets(shapes_folder, recipe_file, tmp_path, command):
     for arguments in (("estimate", tmp_path / "run"), ("evaluate", tmp_path / "run"), ("report", tmp_path / "run")):
         said = command(*arguments)
         assert said.code == 2
-        assert "its photos were given in Python" in said.err
+        assert "its photos were passed in Python" in said.err
         assert len(said.err.splitlines()) == 1
     out = tmp_path / "masks.json"
     said = command("export", "coco", tmp_path / "run", "--out", out)
@@ -325,7 +325,7 @@ def test_a_damaged_folder_is_refused(model, tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="no weights file"):
         t2m.Segmenter.from_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(RunError, match=r"config\.json is not of a segmenter"):
+    with pytest.raises(RunError, match=r"config\.json is not a segmenter"):
         t2m.Segmenter.from_pretrained(tmp_path)
     with pytest.raises(t2m.UserError, match="someone/something cannot be loaded"):
         t2m.Segmenter.from_pretrained("someone/something", local_files_only=True, cache_dir=tmp_path / "cache")

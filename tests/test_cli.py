@@ -338,7 +338,7 @@ def test_evaluate_takes_the_names_that_run_takes(command, shapes_folder, tmp_pat
         assert said.code == 0, said.err
         scores = json.loads((tmp_path / "scores.json").read_text())
         assert (scores["miou"], scores["images"]) == (100, 3)
-    assert "passed over: 1 images in the folder of true masks, the first is" in command("evaluate", *pair[::-1]).err
+    assert "skipped: 1 images in the folder of true masks, the first is" in command("evaluate", *pair[::-1]).err
     (tmp_path / "twice.txt").write_text("disc\ndisc\n")
     said = command("evaluate", *pair, "--classes", tmp_path / "twice.txt")
     assert (said.code, "class 'disc' occurs twice" in said.err) == (2, True)
@@ -578,7 +578,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, command, shapes_folder, rec
     monkeypatch.setattr("tag2mask.runs.stages.run_stages", stop)
     said = command("run", shapes_folder, "--out", tmp_path / "out", "--recipe", recipe_file)
     assert said.code == 130
-    assert said.err.strip().splitlines()[-1] == "tag2mask: stopped; the same command goes on from here"
+    assert said.err.strip().splitlines()[-1] == "tag2mask: stopped; the same command continues from here"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent like this here")
@@ -597,7 +597,9 @@ def test_ctrl_c_is_heard_at_once(monkeypatch, exit_code_of, capfd, shapes_folder
     assert exit_code_of(*options, "run", shapes_folder, "--out", tmp_path / "out", "--recipe", recipe_file) == 130
     assert signal.getsignal(signal.SIGINT) is before
     last = seen[0].splitlines()[-1]
-    assert (json.loads(last)["message"] if options else last.removeprefix("tag2mask: ")).startswith("stopping; Ctrl-C")
+    assert (json.loads(last)["message"] if options else last.removeprefix("tag2mask: ")).startswith(
+        "stopping; press Ctrl-C"
+    )
 
 
 def test_a_picture_that_is_replaced_is_said(command, finished_run, shapes_folder, tmp_path):

@@ -38,11 +38,11 @@ from tag2mask.scoring import MaskScores, RunScores, score_folders
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gives back.
+    """Result of `run`.
 
     Attributes:
         out: the run folder.
-        scores: what its metrics.json holds, such as ``scores.prediction.miou`` and ``scores.prediction.iou["dog"]``
+        scores: contents of its metrics.json, such as ``scores.prediction.miou`` and ``scores.prediction.iou["dog"]``
             in percent, None without truth; ``scores.classifier.map``; ``scores.seconds["segment"]``.
     """
 
@@ -73,10 +73,10 @@ def run(
     keep: bool = False,
     strict: bool = False,
 ) -> Result:
-    """Do all stages: tags to masks, a trained segmenter, predictions and scores.
+    """Run all stages: masks from tags, a trained segmenter, predictions and scores.
 
-    Called again with the same arguments it goes on where it stopped. Says on standard error what it does, unless
-    logging is set up already; ``logging.getLogger("tag2mask").setLevel("WARNING")`` before leaves warnings only.
+    Call it again with the same arguments to continue a run that was stopped. It reports on standard error, unless
+    logging is configured; ``logging.getLogger("tag2mask").setLevel("WARNING")`` limits this to warnings.
 
     Args:
         data: an image set, or a folder of photos, a VOCdevkit folder or a COCO JSON.
@@ -88,11 +88,11 @@ def run(
         eval_data: photos to predict and score, of the same classes, instead of ``eval_split``.
         method: a method to compare, one of `tag2mask.names.method_names`, with what it sets in the recipe.
         settings: further changes to the recipe, ``["segmenter.epochs=3"]`` or ``{"segmenter.epochs": 3}``.
-        keep: where the data has changed since the run was made, go on as before.
+        keep: keep the results of data that has changed since.
         strict: an unreadable photo is an error.
 
     Raises:
-        UserError: something that was given is wrong; the message says what.
+        UserError: an argument or a file is wrong; the message says which.
     """
     set_up_in_python()
     chosen = load_recipe(recipe, method_settings(method, settings))
@@ -143,22 +143,22 @@ def predict_photos(
     overlap: int | None = None,
     strict: bool = False,
 ) -> tuple[int, int]:
-    """Segment photos with the segmenter of a run; return how many masks there are and of how many photos.
+    """Segment photos with the segmenter of a run; return the numbers of masks and of photos.
 
     Args:
         run: the run folder, or a segmenter exported from one.
         photos: a photo, a folder of photos, or with ``split`` data as `run` takes it.
-        out: folder of the masks, one palette PNG a photo, named as the photo.
+        out: folder of the masks, one palette PNG per photo, with its name.
         split: list of photos.
-        rounds: use the segmenter after so many retrainings; None for the last.
+        rounds: use the segmenter after this many retraining rounds; None for the last.
         settings: ``key=value`` changes, such as ``inference.crf=null``.
-        resume: keep the masks that are in ``out`` already.
+        resume: keep masks that are already in ``out``.
         tile: side of overlapping squares of the photos in pixels; 0 for whole photos, None for as it was trained.
         overlap: of the squares in pixels, with ``tile``.
         strict: an unreadable photo is an error.
 
     Raises:
-        UserError: something that was given is wrong, or no photo can be read.
+        UserError: an argument or a file is wrong, or no photo can be read.
     """
     set_up_in_python()
     model = load_segmenter(run, rounds)
@@ -245,13 +245,13 @@ def evaluate(
     json_file: str | Path | None = None,
     csv_file: str | Path | None = None,
 ) -> RunScores | MaskScores:
-    """Score a folder of masks against a folder of truth, or, without ``truth``, a run folder again.
+    """Score a folder of masks against a folder of true masks or, without ``truth``, a run folder.
 
     Args:
         masks: folder of masks, or a run folder.
         truth: folder of true masks.
-        split: file with the names to score, one a line.
-        classes: file with the names of the foreground classes, one a line.
+        split: file with the names to score, one per line.
+        classes: file with the names of the foreground classes, one per line.
         json_file: where to write the scores as JSON.
         csv_file: where to write them as CSV.
 
@@ -259,7 +259,7 @@ def evaluate(
         The scores of the masks; for a run folder those of the run.
 
     Raises:
-        UserError: something that was given is wrong; the message says what.
+        UserError: an argument or a file is wrong; the message says which.
     """
     scores: RunScores | MaskScores
     if truth is None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 # Idle threads must not spin: cores may be shared. OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -29,28 +29,49 @@ from rich.table import Table
 
 from tag2mask import devices, logs
 from tag2mask.distributed import first_to_fail, is_main, leave
-from tag2mask.errors import UserError
-from tag2mask.names import DemoKind, ExportFormat, Item, LogFormat, MaskKind, StageName, method_names, recipe_names
+from tag2mask.errors import UserError, nearest
+from tag2mask.names import (
+    DemoKind,
+    ExportFormat,
+    Item,
+    LogFormat,
+    MaskKind,
+    Name,
+    StageName,
+    method_names,
+    recipe_names,
+)
 
 INTERRUPTED = 130
 """The exit code that typer gives for Ctrl-C."""
+
+Chosen = TypeVar("Chosen", bound=Name)
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
-    epilog="Exit codes: 0 done; 1 a fault in tag2mask; 2 something that you can mend, told in one line; 130 stopped.",
+    epilog="Exit codes: 0 done; 1 internal error; 2 user error (one-line message); 130 stopped.",
 )
 data_app = typer.Typer(
-    help="Prepare data sets as they are published.\n\nExample: tag2mask data sbd SBD --out masks", no_args_is_help=True
+    help="Prepare published data sets.\n\nExample: tag2mask data sbd SBD --out masks", no_args_is_help=True
 )
 app.add_typer(data_app, name="data")
-Labels = Annotated[str | None, typer.Option(help="Tag table (CSV or JSON); for a VOCdevkit also 'xml' or 'masks'.")]
-Strict = Annotated[bool, typer.Option("--strict", help="End the run at the first unreadable photo.")]
+Labels = Annotated[str | None, typer.Option(help="Tag table (CSV or JSON). For a VOCdevkit also 'xml' or 'masks'.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable photo.")]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; else the best there is.", callback=devices.choose)
+    str | None,
+    typer.Option(help="Device: cpu, cuda, cuda:1, mps ... (default: a GPU if there is one).", callback=devices.choose),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+
+
+def _choice(names: type[Chosen], value: str, what: str) -> Chosen:
+    """Return the name of an enum that a person typed."""
+    if value not in list(names):
+        known = ", ".join(names)
+        raise UserError(f"no {what} '{value}'{nearest(value, list(names))} ({what}s: {known})")
+    return names(value)
 
 
 def _one_of(names: Iterable[str]) -> Any:
@@ -60,40 +81,46 @@ def _one_of(names: Iterable[str]) -> Any:
 
 @app.callback()
 def options(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every parameter, and where errors arise.")] = False,
-    log_format: Annotated[LogFormat, typer.Option(help="Lines on standard error: text or JSON.")] = LogFormat.TEXT,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings, errors and the result only.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print every parameter, and where in the code errors occur.")
+    ] = False,
+    log_format: Annotated[
+        str, typer.Option(help="Format of messages: text or json.", autocompletion=_one_of(LogFormat))
+    ] = "text",
 ) -> None:
     """From image tags to pixel masks.
 
     Example: tag2mask run photos/ --labels tags.csv --out runs/mine
 
-    Options of this page come before the command: tag2mask --quiet run ...
+    Options on this page stand before the command: tag2mask --quiet run ...
     """
     if quiet and verbose:
         raise UserError("--quiet and --verbose: choose one")
-    logs.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
+    logs.set_up(quiet=quiet, verbose=verbose, log_format=_choice(LogFormat, log_format, "log format"))
 
 
 @app.command()
 def run(
     data: Annotated[Path, typer.Argument(help="A folder of photos, a VOCdevkit folder or a COCO JSON.")],
-    out: Annotated[Path, typer.Option(help="The run folder; a run that was stopped there goes on.")],
+    out: Annotated[Path, typer.Option(help="Run folder. Call again to continue a run that was stopped.")],
     labels: Labels = None,
-    split: Annotated[str | None, typer.Option(help="List of training photos, by name or file.")] = None,
-    eval_split: Annotated[str | None, typer.Option(help="List of photos to predict and score.")] = None,
-    recipe: Annotated[str, typer.Option(help="A recipe's name or YAML file.", autocompletion=recipe_names)] = "fast",
+    split: Annotated[str | None, typer.Option(help="List of training photos (name or file).")] = None,
+    eval_split: Annotated[
+        str | None, typer.Option(help="List of photos to predict and score (default: the training photos).")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Name or YAML file of a recipe.", autocompletion=recipe_names)] = "fast",
     method: Annotated[
         str | None,
-        typer.Option(help=f"A method to compare: {', '.join(method_names())}.", autocompletion=method_names),
+        typer.Option(help=f"Method to use instead: {', '.join(method_names())}.", autocompletion=method_names),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
-    until: Annotated[str, typer.Option(help="Last stage to do.", autocompletion=_one_of(StageName))] = "report",
-    keep: Annotated[bool, typer.Option("--keep", help="Where the data has changed, go on as before.")] = False,
+    until: Annotated[str, typer.Option(help="Last stage to run.", autocompletion=_one_of(StageName))] = "report",
+    keep: Annotated[bool, typer.Option("--keep", help="Keep results of data that has changed since.")] = False,
     device: Device = None,
     strict: Strict = False,
 ) -> None:
-    """Do all stages: tags to masks, a trained segmenter, predictions and scores.
+    """Run all stages: masks from tags, a trained segmenter, predictions and scores.
 
     Example: tag2mask run photos/ --labels tags.csv --out runs/mine
     """
@@ -113,11 +140,13 @@ def run(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the photos and the run go.")] = Path("tag2mask-demo"),
-    kind: Annotated[DemoKind, typer.Option(help="What the photos show.")] = DemoKind.PLAIN,
+    out: Annotated[Path, typer.Option(help="Folder for the photos and the run.")] = Path("tag2mask-demo"),
+    kind: Annotated[
+        str, typer.Option(help=f"Kind of photos: {', '.join(DemoKind)}.", autocompletion=_one_of(DemoKind))
+    ] = "plain",
     device: Device = None,
 ) -> None:
-    """Make a small data set of generated photos and do all stages on it.
+    """Generate a small data set and run all stages on it.
 
     Example: tag2mask demo --kind leafspots --out leaves
     """
@@ -125,11 +154,12 @@ def demo(
     from tag2mask.demo.kinds import write_kind
     from tag2mask.runs.folder import Source, open_run
 
+    kind = _choice(DemoKind, kind, "kind")
     scenes = out / ("scenes" if kind == DemoKind.PLAIN else kind)
     if (out / "config.yaml").exists() and not scenes.exists():
         raise UserError(f"{out} holds another run; choose another folder with --out")
     if is_main() and not (scenes / "val.txt").exists():
-        typer.echo(f"drawing photos to {scenes}")
+        typer.echo(f"generating photos in {scenes}")
         write_kind(scenes, kind)
     source = Source.of(scenes, split="train", eval_split="val")
     _finish(open_run(out, source, load_recipe("demo")), "report")
@@ -138,14 +168,18 @@ def demo(
 @app.command()
 def predict(
     run: RunFolder,
-    photos: Annotated[Path, typer.Argument(help="A photo, a folder of photos, or data as `run` takes it.")],
-    out: Annotated[Path, typer.Option(help="Folder for the masks, one palette PNG a photo.")],
-    split: Annotated[str | None, typer.Option(help="List of photos, by name or file.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Use the segmenter after so many retrainings.")] = None,
+    photos: Annotated[Path, typer.Argument(help="Photo, folder of photos, or data as for `run`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the masks (one palette PNG per photo).")],
+    split: Annotated[str | None, typer.Option(help="List of photos (name or file).")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Use the segmenter after this many retraining rounds (default: the last).")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change an inference parameter.")] = None,
-    tile: Annotated[int | None, typer.Option(min=0, help="Side of tiles in pixels; 0 for whole photos.")] = None,
-    overlap: Annotated[int | None, typer.Option(min=0, help="Overlap of tiles in pixels; else a seventh.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Keep the masks that are in --out already.")] = False,
+    tile: Annotated[int | None, typer.Option(min=0, help="Side of tiles (pixels); 0 for whole photos.")] = None,
+    overlap: Annotated[
+        int | None, typer.Option(min=0, help="Overlap of tiles (pixels; default: a seventh of the side).")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep masks that are already in --out.")] = False,
     device: Device = None,
     strict: Strict = False,
 ) -> None:
@@ -166,8 +200,8 @@ def predict(
 def evaluate(
     masks: Annotated[Path, typer.Argument(help="Folder of masks, or a run folder.")],
     truth: Annotated[Path | None, typer.Argument(help="Folder of true masks.")] = None,
-    split: Annotated[Path | None, typer.Option(help="File with the names to score, one a line.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="File with the class names, one a line.")] = None,
+    split: Annotated[Path | None, typer.Option(help="File with the names to score, one per line.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="File with the class names, one per line.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores as JSON.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the scores as CSV.")] = None,
 ) -> None:
@@ -189,23 +223,28 @@ def reproduce(
             help="table1, table2, table3, figure1, figure3, figure4 or figure5.", autocompletion=_one_of(Item)
         ),
     ],
-    data: Annotated[Path, typer.Argument(help="A VOCdevkit or COCO folder, or data as `run` takes it.")],
-    out: Annotated[Path, typer.Option(help="Folder of tables, figures and runs; what is there is not done again.")],
+    data: Annotated[Path, typer.Argument(help="VOCdevkit or COCO folder, or data as for `run`.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables, figures and runs. Existing results are reused.")],
     labels: Labels = None,
     split: Annotated[
-        str | None, typer.Option(help="List of training photos; else train, for table3 train2017.")
+        str | None, typer.Option(help="List of training photos (default: train; for table3 train2017).")
     ] = None,
-    eval_split: Annotated[str | None, typer.Option(help="List of photos to score; else val, val2017.")] = None,
+    eval_split: Annotated[
+        str | None, typer.Option(help="List of photos to score (default: val; for table3 val2017).")
+    ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A recipe's name or YAML file; else the paper's.", autocompletion=recipe_names)
+        str | None,
+        typer.Option(help="Name or YAML file of a recipe (default: the paper's).", autocompletion=recipe_names),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
-    class_name: Annotated[str | None, typer.Option("--class", help="The class that a figure is of.")] = None,
-    photos: Annotated[list[str] | None, typer.Option("--photo", help="A photo to draw, by its name.")] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="Class to plot.")] = None,
+    photos: Annotated[
+        list[str] | None, typer.Option("--photo", help="Name of a photo to draw (may be repeated).")
+    ] = None,
     device: Device = None,
     strict: Strict = False,
 ) -> None:
-    """Make a table or figure of the paper from your data, the paper's numbers beside yours.
+    """Make a table or figure of the paper from your data, with the paper's numbers beside yours.
 
     Example: tag2mask reproduce table1 VOCdevkit/VOC2012 --split trainaug --out paper
     """
@@ -227,22 +266,28 @@ def export(
             autocompletion=_one_of(ExportFormat),
         ),
     ],
-    source: Annotated[Path, typer.Argument(help="A run folder; of masks also any folder of them.")],
-    out: Annotated[Path, typer.Option(help="The file or folder to write.")],
+    source: Annotated[Path, typer.Argument(help="Run folder, or folder of masks.")],
+    out: Annotated[Path, typer.Option(help="File or folder to write.")],
     masks: Annotated[
         str | None,
-        typer.Option(help="Of a run: predictions (default), proxy or retrain.", autocompletion=_one_of(MaskKind)),
+        typer.Option(
+            help="Masks of a run to export: predictions (default), proxy or retrain.", autocompletion=_one_of(MaskKind)
+        ),
     ] = None,
-    classes: Annotated[Path | None, typer.Option(help="File with the class names, one a line.")] = None,
-    photos: Annotated[Path | None, typer.Option(help="Folder of the photos, if not the run's.")] = None,
-    split: Annotated[Path | None, typer.Option(help="File with the names to export, one a line.")] = None,
-    min_area: Annotated[int | None, typer.Option(min=1, help="Leave out smaller pieces (pixels).")] = None,
-    tolerance: Annotated[float | None, typer.Option(min=0, help="How exact polygons are (pixels, 0.5).")] = None,
-    photo_url: Annotated[str | None, typer.Option(help="Label Studio's URL before a photo's name.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="The segmenter after so many retrainings.")] = None,
-    instances: Annotated[bool, typer.Option("--instances", help="Split objects of a class that touch.")] = False,
+    classes: Annotated[Path | None, typer.Option(help="File with the class names, one per line.")] = None,
+    photos: Annotated[Path | None, typer.Option(help="Folder of the photos (default: the run's).")] = None,
+    split: Annotated[Path | None, typer.Option(help="File with the names to export, one per line.")] = None,
+    min_area: Annotated[int | None, typer.Option(min=1, help="Leave out smaller components (pixels).")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Polygon simplification tolerance (pixels; default 0.5).")
+    ] = None,
+    photo_url: Annotated[str | None, typer.Option(help="Base URL of the photos for Label Studio.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Export the segmenter after this many retraining rounds (default: the last).")
+    ] = None,
+    instances: Annotated[bool, typer.Option("--instances", help="Split touching objects of a class.")] = False,
 ) -> None:
-    """Write masks or the segmenter of a run for other tools.
+    """Export masks or the segmenter of a run to other tools.
 
     Example: tag2mask export coco runs/mine --out instances.json
     """
@@ -259,13 +304,15 @@ def export(
 def serve(
     run: RunFolder,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 9090,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for other machines.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at (0.0.0.0: reachable from other machines).")
+    ] = "127.0.0.1",
     label_studio: Annotated[
-        str | None, typer.Option(help="Address of Label Studio.", envvar="LABEL_STUDIO_URL", show_envvar=False)
+        str | None, typer.Option(help="URL of Label Studio.", envvar="LABEL_STUDIO_URL", show_envvar=False)
     ] = None,
     device: Device = None,
 ) -> None:
-    """Serve a run's segmenter: a page for photos, and a backend for Label Studio and X-AnyLabeling.
+    """Serve a run's segmenter to browsers, Label Studio and X-AnyLabeling.
 
     Example: tag2mask serve runs/mine --label-studio http://localhost:8080
     """
@@ -277,11 +324,11 @@ def serve(
 @app.command()
 def show(
     run: RunFolder,
-    photo: Annotated[Path, typer.Argument(help="A photo.")],
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("overlay.png"),
+    photo: Annotated[Path, typer.Argument(help="Photo to segment.")],
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("overlay.png"),
     device: Device = None,
 ) -> None:
-    """Draw a prediction over its photo, with the names of the classes found.
+    """Draw the predicted mask over a photo, with the names of the classes.
 
     Example: tag2mask show runs/mine photo.jpg --out overlay.png
     """
@@ -297,11 +344,13 @@ def show(
 @app.command()
 def patterns(
     run: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="Folder for the pictures; report/patterns in the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures (default: report/patterns in the run).")
+    ] = None,
     device: Device = None,
     strict: Strict = False,
 ) -> None:
-    """Draw what each class pattern responds to: its scores over its most typical photos, and its spectrum.
+    """Draw the scores of each class pattern over its most typical photos, and its spectrum.
 
     Example: tag2mask patterns runs/mine
     """
@@ -320,9 +369,9 @@ def flip(
     device: Device = None,
     strict: Strict = False,
 ) -> None:
-    """Turn class patterns round whose masks show the background, and make again what follows from them.
+    """Flip class patterns whose masks show the background, and repeat the stages that depend on them.
 
-    A class that was turned round before is turned back.
+    Flipping a class again reverses it.
 
     Example: tag2mask flip runs/mine cell
     """
@@ -337,7 +386,7 @@ def flip(
 @app.command()
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Print this recipe with every parameter.", autocompletion=recipe_names)
+        str | None, typer.Argument(help="Recipe to print, with every parameter.", autocompletion=recipe_names)
     ] = None,
 ) -> None:
     """List the recipes, or print one.
@@ -351,10 +400,10 @@ def recipes(
 
 @app.command()
 def doctor(
-    folder: Annotated[Path, typer.Argument(help="Where runs will be written: its free space.")] = Path("."),
+    folder: Annotated[Path, typer.Argument(help="Folder for runs, whose free space is checked.")] = Path("."),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look at what is installed here: versions, processors, weights, space, the compiled CRF, extras.
+    """Check this installation: versions, devices, weights, free space, the compiled CRF, optional packages.
 
     Example: tag2mask doctor
     """
@@ -369,15 +418,17 @@ def doctor(
 
         Console().print(as_table(checks))
     if broken(checks):
-        raise UserError(f"broken: {', '.join(broken(checks))}; the table says how to mend it")
+        raise UserError(f"broken: {', '.join(broken(checks))}; the table says how to fix it")
 
 
 @data_app.command()
 def sbd(
-    folder: Annotated[Path, typer.Argument(help="SBD as unpacked: the folder that has cls, or above.", metavar="SBD")],
-    out: Annotated[Path, typer.Option(help="Folder for the masks; those that are there already stay.")],
-    voc: Annotated[Path | None, typer.Option(help="VOC 2012: write its list trainaug, from SBD and VOC.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="End at the first unreadable file.")] = False,
+    folder: Annotated[
+        Path, typer.Argument(help="Unpacked SBD: the folder that contains cls, or one above it.", metavar="SBD")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the masks. Existing masks are kept.")],
+    voc: Annotated[Path | None, typer.Option(help="VOC 2012 folder, to write the list trainaug there.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable file.")] = False,
 ) -> None:
     """Turn SBD's .mat files into masks for VOC's training photos.
 
@@ -398,11 +449,11 @@ def _stage(name: str, text: str) -> None:
         from tag2mask.runs.stages import redo_stage
 
         after = redo_stage(resume_run(run, strict=strict), name)
-        typer.echo(f"{name} is done again in {run}")
+        typer.echo(f"repeated {name} in {run}")
         if after:
-            typer.echo(f"what was made from it is removed ({', '.join(after)}); tag2mask run makes it anew")
+            typer.echo(f"removed the results that depend on it ({', '.join(after)}); tag2mask run makes them again")
 
-    command.__doc__ = f"{text}\n\nDoes this stage of a run again, alone.\n\nExample: tag2mask {name} runs/mine"
+    command.__doc__ = f"{text}\n\nRepeats this stage of a run, alone.\n\nExample: tag2mask {name} runs/mine"
     app.command(name)(command)
 
 
@@ -410,14 +461,14 @@ _stage("classify", "Train the classifier on the tags.")
 _stage("discover", "Find the class patterns.")
 _stage("estimate", "Write the proxy masks.")
 _stage("segment", "Train the segmenter on the proxy masks.")
-_stage("retrain", "Train it again on its own predictions.")
+_stage("retrain", "Predict the training photos and train a new segmenter on these masks.")
 _stage("report", "Write the report page and the overview.")
 
 
 def main() -> None:
-    """Run the command line; whatever the user can mend ends in one line and exit code 2.
+    """Run the command line. A user error ends in one line and exit code 2.
 
-    Of several processes the main one speaks; another one only warns, and says why it failed if it is the first to.
+    Of several processes, only the main one prints; others only warn, and the first to fail says why.
     """
     logs.set_up()
     devices.choose(None)
@@ -434,7 +485,7 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED and is_main():
-            logs.tell("stopped; the same command goes on from here")
+            logs.tell("stopped; the same command continues from here")
         if not end.code:
             leave()
         raise
@@ -442,7 +493,9 @@ def main() -> None:
         if not first_to_fail():
             sys.exit(1)  # an exchange with a process that has said why it failed
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            logs.tell(f"{error.filename or 'a file'}: the disk is full; free it and go on", error)
+            logs.tell(
+                f"{error.filename or 'a file'}: the disk is full; free some space and call the command again", error
+            )
             sys.exit(2)
         if not logs.is_json():
             raise
@@ -458,7 +511,9 @@ def _interrupts_said() -> Iterator[None]:
     def heard(number: int, frame: Any) -> None:
         signal.signal(signal.SIGINT, before)
         if os.getpid() == home and is_main():  # not in a forked process that reads photos
-            os.write(2, logs.as_line("stopping; Ctrl-C again ends it at once").encode())  # print may be at work below
+            os.write(
+                2, logs.as_line("stopping; press Ctrl-C again to stop at once").encode()
+            )  # print may be at work below
         raise KeyboardInterrupt
 
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():

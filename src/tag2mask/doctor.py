@@ -1,4 +1,4 @@
-"""What is installed and at hand on this machine: one row a thing, whether it is needed, whether it works."""
+"""Check this installation: one row per part, with whether it is required and whether it works."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Check:
     Attributes:
         name: of the thing.
         state: ``ok``, ``note`` (works, but know this) or ``broken`` (needed, and does not work).
-        text: version, number or what is wrong and how to mend it.
+        text: version, number, or what is wrong and how to fix it.
     """
 
     name: str

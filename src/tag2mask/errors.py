@@ -1,4 +1,4 @@
-"""The errors that a user can mend."""
+"""Errors that a user can fix."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MOST_SIGNS = 2000
 
 
 class UserError(Exception):
-    r"""Something that the user gave is wrong; the message says what, in which file, and how to mend it.
+    r"""Wrong input: the message says what is wrong, in which file, and how to fix it.
 
-    The command line prints the message as one line and exits with code 2. What is quoted in it may come from anyone:
-    unprintable signs, such as those that steer a terminal, are shown by their codes, and what is very long is cut.
+    The command line prints the message as one line and exits with code 2. Quoted text may come from untrusted files:
+    unprintable characters, such as terminal codes, are escaped, and long text is cut.
 
     >>> print(UserError("a\nb.jpg: \x1b[2J"))
     a\nb.jpg: \x1b[2J

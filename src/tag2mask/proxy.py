@@ -16,7 +16,7 @@ SKEWED, MOST_OF_PEAK = 2.5, 0.65
 
 
 def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Bring scores to another size, bilinear.
+    """Resize scores, bilinear.
 
     Args:
         scores: float32 C x h x w.

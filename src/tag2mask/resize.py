@@ -26,7 +26,7 @@ def resize(maps: Tensor, size: tuple[int, ...], *, antialias: bool = False) -> T
 
 
 def resizing(positions: int, length: int) -> Tensor:
-    """Return the matrix that brings so many positions to another length, float length x positions, bilinear."""
+    """Return the matrix that resizes ``positions`` values to ``length``, float length x positions, bilinear."""
     return resize(torch.eye(positions)[None, None], (length, positions))[0, 0]
 
 

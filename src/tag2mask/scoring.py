@@ -41,7 +41,7 @@ class _Part(BaseModel):
 
 
 class MaskScores(_Part):
-    """How good masks are, in percent.
+    """Scores of masks, in percent.
 
     Attributes:
         miou: mean IoU over the classes; None without truth.
@@ -55,7 +55,7 @@ class MaskScores(_Part):
 
 
 class ClassifierScores(_Part):
-    """How good the classifier is on photos that it has not learnt from, in percent.
+    """Scores of the classifier on photos that it was not trained on, in percent.
 
     Attributes:
         map: mean average precision over the classes; None where none can be measured.
@@ -72,7 +72,7 @@ class ClassifierScores(_Part):
 
 
 class SignEvidence(_Part):
-    """What speaks for the sign of a class pattern.
+    """Evidence for the sign of a class pattern.
 
     Attributes:
         activation: correlation of its scores with the class's activation, -1 to 1; low is weak.
@@ -86,13 +86,13 @@ class SignEvidence(_Part):
 
 
 class RunScores(_Part, extra="allow"):
-    """What metrics.json of a run folder holds; a part that is not there yet has no figures.
+    """Contents of a run's metrics.json; parts that are not computed yet are empty.
 
     Attributes:
         classifier: of the classifier.
         patterns: by class.
         proxy: of the training photos' proxy masks.
-        retrain: of the masks that the last retraining learnt from.
+        retrain: of the masks used for the last retraining round.
         prediction: of the predictions of the evaluation photos.
         seconds: by stage.
     """
@@ -154,10 +154,10 @@ def score_folders(
             raise DataError(f"{folder}: no such folder of masks; check the path")
     true, made, unread = masks_by_name(truth), masks_by_name(masks), unread_masks(truth)
     if not true:
-        why = f" ({len(unread)} images that are no masks; {unread[0]})" if unread else ""
-        raise DataError(f"{truth}: there is no mask in it{why}; give the folder of the true masks")
+        why = f" ({len(unread)} images that are not masks; {unread[0]})" if unread else ""
+        raise DataError(f"{truth}: no masks in this folder{why}; give the folder of the true masks")
     if unread:
-        log.warning("passed over: %d images in the folder of true masks, the first is %s", len(unread), unread[0])
+        log.warning("skipped: %d images in the folder of true masks, the first is %s", len(unread), unread[0])
     names = sorted(match_masks(names, true, "the list of names")) if names else list(true)
     missing = [name for name in names if name not in made]
     if missing:

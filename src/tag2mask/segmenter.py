@@ -42,9 +42,9 @@ _WEIGHTS, _CONFIG, _CARD = "model.safetensors", "config.json", "README.md"
 
 
 class Segmenter(ModelHubMixin):
-    """A trained segmentation network with the recipe that says how to predict with it.
+    """A trained segmentation network, with the recipe for its predictions.
 
-    `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's.
+    `save_pretrained`, `from_pretrained` and `push_to_hub` are those of huggingface_hub.
 
     Attributes:
         network: in evaluation mode.
@@ -104,8 +104,8 @@ class Segmenter(ModelHubMixin):
     ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
         """Return the mask of a photo, uint8 H x W at the photo's own size, 0 for background; of several a list.
 
-        A file gets the mask that ``tag2mask predict`` writes. Where the recipe has no CRF that decodes large JPEGs
-        at reduced size, so that a few pixels may differ from the mask of the same photo as an array.
+        The mask of a file equals that of ``tag2mask predict``. Without a CRF in the recipe, large JPEG files are decoded at
+        reduced size, so a few pixels may differ from the mask of the same photo as an array.
 
         Args:
             photo: a file, a Pillow image or an array as `tag2mask.data.as_photo` takes it; or a list of these.
@@ -314,7 +314,7 @@ def _read_config(folder: Path) -> tuple[Recipe, Levels | None]:
     file = folder / _CONFIG
     values = read_json(file) if file.is_file() else None
     if not isinstance(values, dict) or not isinstance(values.get("recipe"), dict):
-        raise RunError(f"{file} is not of a segmenter of tag2mask: it has no recipe; export the run again")
+        raise RunError(f"{file} is not a segmenter of tag2mask: it has no recipe; export the run again")
     try:
         levels = TypeAdapter(Levels | None).validate_python(values.get("levels"))
     except ValidationError:

@@ -289,7 +289,7 @@ GOOD = (np.zeros((4, 5, 3), np.uint8), np.full((2, 4, 5), 0.5, np.float32))
         (GOOD[0], np.full((2, 4, 5), np.nan, np.float32), {}, "NaN"),
         (GOOD[0], GOOD[1] * 10, {}, "between 0 and 1"),
         (GOOD[0], GOOD[1] - 1, {}, "between 0 and 1"),
-        (GOOD[0], GOOD[1] * 0, {}, "no label"),
+        (GOOD[0], GOOD[1] * 0, {}, "no probability"),
         (GOOD[0], np.ones((2, 4, 5), int), {}, "floating"),
         (GOOD[0][:0], GOOD[1][:, :0], {}, "nothing"),
         (*GOOD, {"steps": -1}, "negative"),

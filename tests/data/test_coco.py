@@ -178,7 +178,7 @@ def test_two_photos_whose_masks_would_have_one_name(coco: Coco) -> None:
         {"id": number, "file_name": name, "width": 20, "height": 16}
         for number, name in ((7, "one.jpg"), (9, "one.png"))
     ]
-    with pytest.raises(DataError, match=r"'one.jpg' and 'one.png' have one name, .*; rename one of the photos"):
+    with pytest.raises(DataError, match=r"'one.jpg' and 'one.png' have the same name, .*; rename one of the photos"):
         load_coco(coco(images=photos))
 
 
@@ -314,19 +314,19 @@ def test_missing_unreadable_and_other_size(coco: Coco, tmp_path: Path) -> None:
         ({"categories": [{"id": True, "name": "dog"}]}, "item 0 of 'categories' has no valid 'id'"),
         ({"categories": [3]}, "item 0 of 'categories'"),
         ({"categories": []}, "no class"),
-        ({"categories": [{"id": 0, "name": "background"}]}, "no class but the background"),
-        ({"annotations": [{"image_id": 7, "category_id": 99}]}, "item 0 of 'annotations' is of no category"),
+        ({"categories": [{"id": 0, "name": "background"}]}, "no class except background"),
+        ({"annotations": [{"image_id": 7, "category_id": 99}]}, "item 0 of 'annotations' has no category"),
         (
             {"annotations": [{"image_id": 99, "category_id": 3}]},
             "annotations of 1 photos that 'images' lacks",
         ),
         (
             {"images": [{"id": 7, "file_name": f"{name}.jpg", "width": 20, "height": 16} for name in ("one", "two")]},
-            "two photos have one id",
+            "two photos have the same id",
         ),
-        ({"images": [{"id": 7, "file_name": "..", "width": 20, "height": 16}]}, "is no name of a file"),
-        ({"images": [{"id": 7, "file_name": "a\0.jpg", "width": 20, "height": 16}]}, "is no name of a file"),
-        ({"images": [{"id": 7, "file_name": "", "width": 20, "height": 16}]}, "is no name of a file"),
+        ({"images": [{"id": 7, "file_name": "..", "width": 20, "height": 16}]}, "is not the name of a file"),
+        ({"images": [{"id": 7, "file_name": "a\0.jpg", "width": 20, "height": 16}]}, "is not the name of a file"),
+        ({"images": [{"id": 7, "file_name": "", "width": 20, "height": 16}]}, "is not the name of a file"),
     ],
 )
 def test_json_that_is_not_cocos(coco: Coco, changes: dict[str, Any], reason: str) -> None:

@@ -273,8 +273,8 @@ def test_masks_in_other_modes(tmp_path: Path) -> None:
     ("pixels", "reason"),
     [
         (np.full((2, 2, 3), 77, np.uint8), r"colour \(77, 77, 77\)"),
-        (np.full((2, 2), 256, np.uint16), "8-bit class index"),
-        (np.full((2, 2, 2), 9, np.uint8), "8-bit class index"),
+        (np.full((2, 2), 256, np.uint16), "8-bit class number"),
+        (np.full((2, 2, 2), 9, np.uint8), "8-bit class number"),
     ],
 )
 def test_masks_of_no_class_are_refused(tmp_path: Path, pixels: np.ndarray, reason: str) -> None:

@@ -139,12 +139,12 @@ def test_tags_for_no_photo(pets: Path) -> None:
 
 def test_background_only(pets: Path) -> None:
     make_text(pets / "labels.csv", "image,labels\na,background\nb,background\nc,background\n")
-    fails(pets, "no class but the background")
+    fails(pets, "no class except background")
 
 
 def test_one_name_twice(pets: Path) -> None:
     make_photo(pets / "a.png")
-    fails(pets, "a.jpg and a.png have one name")
+    fails(pets, "a.jpg and a.png have the same name")
 
 
 def test_missing_table_and_split(pets: Path) -> None:
@@ -234,7 +234,7 @@ def test_masks_in_formats_that_keep_values_are_read(pets: Path) -> None:
     assert [None if sample.mask is None else sample.mask.name for sample in image_set] == ["a.bmp", "b.TIF", None]
     assert np.array_equal(image_set.truth(image_set[1]), values)
     write_mask(pets / "masks/a.png", values)
-    fails(pets, "a.bmp and a.png have one name; rename one of them")
+    fails(pets, "a.bmp and a.png have the same name; rename one of them")
 
 
 def test_images_that_are_not_read_are_told(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -242,7 +242,7 @@ def test_images_that_are_not_read_are_told(pets: Path, caplog: pytest.LogCapture
     note = f"{photo}: .heic is not read; save the photo as JPEG or PNG"
     assert load_folder(pets).skipped == (note,)
     assert len(photos_in(pets)) == 3
-    assert f"passed over: 1 images, the first is {note}" in caplog.text
+    assert f"skipped: 1 images, the first is {note}" in caplog.text
 
 
 # --- Folders as people have them ---

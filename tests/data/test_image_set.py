@@ -157,11 +157,11 @@ def test_labels_are_numbers(labels: object) -> None:
     ("classes", "said"),
     [
         ("dog", "classes are a list of names"),
-        ((), "no class but the background"),
+        ((), "no class except background"),
         (("dog", "dog"), "'dog' occurs twice"),
         (("dog", ""), "'' cannot be the name of a class"),
-        (("dog", 3), "3 is no name of a class"),
-        (("background", "dog"), "'background' is always 0; take it out"),
+        (("dog", 3), "3 is not the name of a class"),
+        (("background", "dog"), "'background' is always 0; remove it"),
         (tuple(map(str, range(255))), "255 classes"),
     ],
 )

@@ -61,7 +61,9 @@ def test_plain_names_are_good_everywhere(name: str, where: str, on) -> None:
 @pytest.mark.parametrize("name", NOT_ON_WINDOWS)
 def test_names_that_windows_lacks(name: str, on) -> None:
     on("Windows")
-    with pytest.raises(DataError, match=r"Windows has no files of the names of 1 photos: .* rename these photos"):
+    with pytest.raises(
+        DataError, match=r"Windows cannot store files with the names of 1 photos: .* rename these photos"
+    ):
         named("a", name)
     for where in ("Linux", "Darwin"):
         on(where)
@@ -72,7 +74,7 @@ def test_names_that_windows_lacks(name: str, on) -> None:
 def test_names_that_differ_in_case_only(names: tuple[str, str], on) -> None:
     for where in ("Windows", "Darwin"):
         on(where)
-        with pytest.raises(DataError, match="their masks would be one file on this system; rename one of them"):
+        with pytest.raises(DataError, match="their masks would be the same file on this system; rename one of them"):
             named("other", *names)
     on("Linux")
     assert "are one file on Windows and macOS" in summary(named("other", *names))

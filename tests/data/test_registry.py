@@ -39,7 +39,7 @@ def test_a_tag_table_comes_before_a_coco_json(pets: Path) -> None:
     assert load(pets).labels_from == str(pets / "labels.csv")
     table = shutil.move(pets / "labels.csv", pets / "mine.csv")
     assert load(pets, labels="mine.csv").labels_from == str(table)
-    with pytest.raises(DataError, match=r"instances.json: no class but the background"):
+    with pytest.raises(DataError, match=r"instances.json: no class except background"):
         load(pets)
 
 

@@ -228,12 +228,12 @@ def test_a_part_of_the_data_is_not_taken_for_another() -> None:
     ("entries", "reason"),
     [
         (["d"], "'d' may be 'x/d', 'y/d'; write its sub-folder too"),
-        (["a", "a.jpg"], "'a' and 'a.jpg' are one photo"),
+        (["a", "a.jpg"], "'a' and 'a.jpg' name the same photo"),
         (["z", "w", "a.png", "v"], "no photo for 4 of the entries: 'z', 'w', 'a.png' and 1 more"),
         (["b.w2"], "did you mean 'b.v2'"),
         (["b.v3"], "add the photos or remove the entries$"),
         (["/etc/z.jpg"], "no photo for 1"),
-        (["a.jpg", "old/a.jpg"], "'a.jpg' and 'old/a.jpg' are one photo"),
+        (["a.jpg", "old/a.jpg"], "'a.jpg' and 'old/a.jpg' name the same photo"),
         (["", "."], "no photo for 2"),
     ],
 )

@@ -206,7 +206,7 @@ def test_what_follows_a_module_is_trained_whether_it_has_parameters_or_not(name,
 )
 def test_a_module_that_nothing_follows_is_refused_as_the_first_to_train(name, module):
     backbone = Backbone(name, weights="random")
-    refused(f"no weights of {name} follow {module}, .* train from an earlier module", backbone.freeze_before, module)
+    refused(f"{name} has no weights after {module}, .* train from an earlier module", backbone.freeze_before, module)
 
 
 def test_tokens_are_frozen_before_any_block():

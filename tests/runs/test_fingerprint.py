@@ -135,7 +135,7 @@ def test_a_run_that_is_kept_goes_on_as_before_and_says_so(go_on, moved, shapes):
         said = go_on("--keep")
         assert said.code == 0
         assert "other tags: 1 training photo (p00)" in said.err
-        assert "kept as before" in said.err
+        assert "results are kept" in said.err
         assert written(moved) == before
 
 
@@ -218,7 +218,7 @@ def test_a_command_on_its_folder_refuses_changed_data(command, moved, shapes, na
     before = written(moved)
     said = command(name, moved)
     assert said.code == 2
-    assert "its data has changed (other tags: 1 training photo (p00)); take it up with tag2mask run" in said.err
+    assert "its data has changed (other tags: 1 training photo (p00)); update it with tag2mask run" in said.err
     assert written(moved) == before
 
 
@@ -263,7 +263,7 @@ def test_a_stage_whose_needs_are_missing_removes_nothing(command, a_run):
     before = written(a_run)
     said = command("segment", a_run)
     assert said.code == 2
-    assert f"{a_run / 'patterns.safetensors'} is not there" in said.err
+    assert f"{a_run / 'patterns.safetensors'} does not exist" in said.err
     assert written(a_run) == before
 
 
@@ -285,7 +285,7 @@ def test_a_run_of_an_earlier_version_is_not_taken_up_unasked(go_on, moved):
     (moved / "data.json").unlink()
     said = go_on()
     assert said.code == 2
-    assert "does not tell what data it was made from" in said.err
+    assert "does not record its data" in said.err
     assert go_on("--keep").code == 0
 
 
@@ -311,7 +311,7 @@ except RunError as error:
     with locked(a_run):
         said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
-    assert said.stdout.strip() == f"another process works in {a_run}; wait for its end or choose another folder"
+    assert said.stdout.strip() == f"another process works in {a_run}; wait until it ends, or choose another folder"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "it was let in" in said.stderr
 

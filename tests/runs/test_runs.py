@@ -464,7 +464,7 @@ def test_the_data_may_lie_in_the_run_folder(shapes, recipe_file):
 
 def test_no_segmenter_yet(a_run, tmp_path):
     (a_run / "segmenter-retrained.safetensors").unlink()
-    with pytest.raises(RunError, match="is not there; finish the run"):
+    with pytest.raises(RunError, match="does not exist; finish the run"):
         t2m.load_segmenter(a_run)
     with pytest.raises(RunError, match=r"no config.yaml"):
         t2m.load_segmenter(tmp_path)

@@ -47,7 +47,7 @@ def dense_crf(
         gaussian: (sigma in pixels, compatibility), or None.
         bilateral: (sigma in pixels, sigma in colour levels of 0 to 255, compatibility), or None.
         steps: mean-field steps.
-        tolerance: stop before when no pixel's largest probability changes by as much in a step; 0: never.
+        tolerance: stop early when no pixel's largest probability changes by this much in a step; 0: never.
 
     A compatibility is the Potts model's weight or a symmetric matrix C x C of energies :math:`\mu`.
 
@@ -76,7 +76,7 @@ def dense_crf(
     flat = probabilities.reshape(labels, -1)
     present = np.flatnonzero(flat.max(axis=1) > FLOOR)
     if len(present) == 0:
-        raise UserError(f"no label's probability is above {FLOOR} anywhere")
+        raise UserError(f"no probability is above {FLOOR} anywhere")
     factors = [_factor(compatibility, labels, present) for _, compatibility in kernels]
     lattices, vertices, weights = _lattices(image, [widths for widths, _ in kernels])
     out = np.zeros_like(flat)

@@ -72,7 +72,7 @@ def class_indices(classes: Iterable[str], source: str | Path) -> dict[str, int]:
     classes = list(classes)
     indices = {name: index for index, name in enumerate(classes, 1)}
     if not classes:
-        raise DataError(f"{source}: no class but the background; name at least one")
+        raise DataError(f"{source}: no class except background; name at least one")
     if len(classes) > 254:
         raise DataError(f"{source}: {len(classes)} classes, but an 8-bit mask holds 254; merge some")
     if len(indices) < len(classes):
@@ -89,10 +89,10 @@ def check_classes(classes: Iterable[str], source: str | Path) -> None:
     """
     for name in class_indices(classes, source):
         if not isinstance(name, str):
-            raise DataError(f"{source}: {name!r} is no name of a class; write it as text")
+            raise DataError(f"{source}: {name!r} is not the name of a class; write it as text")
         check_class_name(name, source)
         if class_name(name) == BACKGROUND:
-            raise DataError(f"{source}: {name!r} is always 0; take it out of the classes, whose first is 1")
+            raise DataError(f"{source}: {name!r} is always 0; remove it from the classes, which start at 1")
 
 
 def check_known(tags: Iterable[str], classes: Mapping[str, int], source: str | Path, listed: str) -> None:

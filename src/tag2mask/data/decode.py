@@ -176,7 +176,7 @@ def read_mask(path: str | Path) -> np.ndarray:
             return _indices_of_colours(np.asarray(image.convert("RGB")), path)
         values = np.array(image)
     if values.ndim != 2 or values.max() > 255:
-        raise DataError(f"{path}: a mask must have one 8-bit class index a pixel; save it as a palette or grey PNG")
+        raise DataError(f"{path}: a mask must have one 8-bit class number per pixel; save it as a palette or grey PNG")
     return values.astype(np.uint8)
 
 

@@ -37,7 +37,7 @@ class Sample:
         levels: the 16-bit values that become 0 and 255 (`ImageSet.levels`); 8-bit photos do not need them.
 
     Raises:
-        DataError: a label is no whole number. Paths may be given as text, labels in any order.
+        DataError: a label is not a whole number. Paths may be given as text, labels in any order.
     """
 
     name: str
@@ -79,15 +79,15 @@ class ImageSet:
     Attributes:
         classes: names of the C foreground classes; class index i is ``classes[i - 1]``, 0 is background.
         samples: the photos; those that `tag2mask.load` reads are sorted by name.
-        skipped: what was left out, one entry a photo or table row: ``"photos/x.jpg: cannot be read"``.
-        draw_truth: how to make the truth of a sample whose ``mask`` is None (COCO draws it from polygons).
-        labels_from: where the labels were read, in words (``"labels.csv"``, ``"class folders"``).
-        remarks: what else is worth knowing, such as how the set differs from the published one.
+        skipped: what was left out, one entry per photo or table row: ``"photos/x.jpg: cannot be read"``.
+        draw_truth: function that draws the true mask of a sample whose ``mask`` is None (COCO: from polygons).
+        labels_from: source of the labels (in words,``"labels.csv"``, ``"class folders"``).
+        remarks: further notes, such as differences from the published set.
         origin: the path, tag table and split that `tag2mask.load` was given, so that a run's folder can say them.
         mask_values: what each value of a mask file counts as, 0 for background first; None: as it is (`with_classes`).
 
     Raises:
-        DataError: a label is not of 1 to C, a class is none or occurs twice, or photos have names that masks cannot
+        DataError: a label is not in 1 to C, a class is invalid or occurs twice, or photos have names that masks cannot
             have (`photo_names.check_photo_names`).
     """
 
@@ -125,9 +125,9 @@ class ImageSet:
         *,
         strict: bool = False,
     ) -> ImageSet:
-        """Make an image set of photos and the names of what they show.
+        """Make an image set from photos and their tags.
 
-        Photos are named by their paths within the folder that all of them are in, without suffix.
+        The name of a photo is its path in the folder common to all, without suffix.
 
         Args:
             samples: photo and tags of each: ``[("a.jpg", ["dog"]), ("b.jpg", ["cat", "dog"]), ("c.jpg", [])]``.
@@ -136,7 +136,7 @@ class ImageSet:
             strict: unreadable photos are an error, not left out.
 
         Raises:
-            DataError: a tag is not among the classes, a mask is not there, no photo can be read, or two have one name.
+            DataError: a tag is not among the classes, a mask is missing, no photo can be read, or two have one name.
         """
         rows = [(Path(photo), (tags,) if isinstance(tags, str) else tuple(tags)) for photo, tags in samples]
         if not rows:
@@ -195,7 +195,7 @@ class ImageSet:
         return drawn
 
     def mask_file(self, sample: Sample) -> np.ndarray:
-        """Return what the mask file of a sample holds, checked, uint8 H x W; raises as `truth`."""
+        """Return the checked contents of a sample's mask file, uint8 H x W; raises as `truth`."""
         assert sample.mask is not None
         mask = read_mask(sample.mask)
         _check_mask(mask, sample, len(self.classes if self.mask_values is None else self.mask_values[1:]))
@@ -205,7 +205,7 @@ class ImageSet:
         """Return the same set with some of its classes, in the order given; all others become background.
 
         Raises:
-            DataError: a class is not the set's.
+            DataError: the set has no such class.
         """
         classes = tuple(classes)
         if classes == self.classes:
@@ -227,7 +227,7 @@ class ImageSet:
         return replace(self, samples=samples, origin=None)
 
     def with_levels(self, levels: Levels | None = None) -> ImageSet:
-        """Return the same set, whose 16-bit photos are scaled by levels, or, where there are none, by their own."""
+        """Return the same set with 16-bit photos scaled by ``levels``, or by the range of the set if None."""
         return replace(self, samples=scaled_alike(self.samples, levels))
 
     def split(self, share: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
@@ -235,7 +235,7 @@ class ImageSet:
 
         Args:
             share: of the first set, between 0 and 1.
-            seed: another one deals the photos in another way; the same always in the same.
+            seed: of the random split; the same seed gives the same split.
 
         Raises:
             DataError: the share is not between 0 and 1, or there are fewer than two photos.

@@ -79,7 +79,7 @@ def match_photos(
             many = few([repr(name) for name in names])
             raise DataError(f"{source}: {entry!r} may be {many}; write its sub-folder too")
         elif taken.setdefault(names[0], entry) != entry:
-            raise DataError(f"{source}: {taken[names[0]]!r} and {entry!r} are one {what}; keep one of them")
+            raise DataError(f"{source}: {taken[names[0]]!r} and {entry!r} name the same {what}; keep one of them")
         else:
             found[entry] = names[0]
     if unknown:

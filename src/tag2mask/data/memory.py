@@ -27,19 +27,19 @@ Photo: TypeAlias = str | Path | Image.Image | NDArray[Any]
 
 
 def as_photo(photo: Photo, levels: Levels | None = None) -> NDArray[np.uint8]:
-    """Return a photo as `read_photo` gives it, whatever it is given as.
+    """Return a photo, given as a file, a Pillow image or an array, as `read_photo` does.
 
     Args:
         photo: a file; a Pillow image, which is treated as its file would be (but Pillow gives 8 bits of 16-bit
             colours); or an array: H x W x 3 (RGB), H x W x 4 (RGBA, laid over white), H x W or H x W x 1 (grey), uint8
-            or uint16. Other dtypes are refused, since nothing says what range they have.
+            or uint16. Other dtypes are refused, because their range is unknown.
         levels: of 16-bit photos, as for `read_photo`.
 
     Returns:
         uint8 H x W x 3, RGB.
 
     Raises:
-        DataError: it is no photo, or cannot be read.
+        DataError: it is not a photo, or cannot be read.
 
     >>> as_photo(np.full((2, 4), 7, np.uint8)).shape
     (2, 4, 3)

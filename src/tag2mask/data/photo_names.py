@@ -31,12 +31,12 @@ def check_photo_names(names: Sequence[str]) -> None:
     here = system()
     if here == "Windows" and (bad := [name for name in names if not _fits_windows(name)]):
         raise DataError(
-            f"Windows has no files of the names of {len(bad)} photos: {few(_quoted(bad))}; rename these photos"
+            f"Windows cannot store files with the names of {len(bad)} photos: {few(_quoted(bad))}; rename these photos"
         )
     if here in ("Windows", "Darwin") and (pairs := _same_but_for_case(names)):
         raise DataError(
-            f"{few(_quoted(pairs[0]))} differ only in upper and lower case or accents: their masks would be one file"
-            " on this system; rename one of them"
+            f"{few(_quoted(pairs[0]))} differ only in upper and lower case or accents: their masks would be the same"
+            " file on this system; rename one of them"
         )
 
 

@@ -138,7 +138,7 @@ def _by_name(base: Path, files: list[Path]) -> dict[str, Path]:
     for file in sorted(files):
         name = file.relative_to(base).with_suffix("").as_posix()
         if name in named:
-            raise DataError(f"{base}: {named[name].name} and {file.name} have one name; rename one of them")
+            raise DataError(f"{base}: {named[name].name} and {file.name} have the same name; rename one of them")
         named[name] = file
     return dict(sorted(named.items()))
 

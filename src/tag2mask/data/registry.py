@@ -57,12 +57,12 @@ def load(
 
     Args:
         path: the folder or JSON.
-        labels: where the tags come from, if not from where the reader looks by itself.
-        split: the list of photos to use. None: all.
-        strict: unreadable photos are an error, not left out.
+        labels: source of the tags; None for the default of the kind of data.
+        split: list of photos to use; None for all.
+        strict: raise an error for unreadable photos instead of leaving them out.
 
     Raises:
-        DataError: something is wrong with the data; the message says what, where, and how to fix it.
+        DataError: the data are wrong; the message says what, in which file, and how to fix it.
     """
     place = Path(path)
     if not os.path.exists(place):

@@ -113,7 +113,7 @@ class Backbone(nn.Module):
                     parameter.requires_grad_(False)
         if module != LAST and not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise WeightsError(
-                f"no weights of {self.name} follow {module}, so that nothing is left to train; "
+                f"{self.name} has no weights after {module}, so nothing is left to train; "
                 f"train from an earlier module, or from {LAST} to train nothing of it"
             )
 
@@ -208,7 +208,7 @@ def check_network(name: str, tensors: Mapping[str, Tensor], file: str | Path) ->
         WeightsError: it has not, or there is no such network.
     """
     if not isinstance(name, str) or not timm.is_model(name):
-        raise WeightsError(f"{file} is of a network that timm does not have: {name!r}")
+        raise WeightsError(f"{file} belongs to a network that timm does not have: {name!r}")
     with torch.device("meta"):
         network = _headless(name, 32, pretrained=False)
     needed = sum(parameter.numel() for parameter in network.parameters())

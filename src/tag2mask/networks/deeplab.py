@@ -85,13 +85,13 @@ class SegmentationNetwork(nn.Module):
             compile_for: sides of inputs; given, the copy is `tag2mask.networks.speed.compiled_copy`'s.
 
         Raises:
-            WeightsError: the logits are no numbers.
+            WeightsError: the logits contain NaN or infinite values.
             RunError: torch cannot compile here.
         """
         device = self.backbone.mean.device
         with torch.inference_mode():
             if not self(torch.zeros(1, 3, 64, 64, device=device)).isfinite().all():
-                raise WeightsError("the segmenter gives scores that are no numbers: its weights are damaged")
+                raise WeightsError("the segmenter's scores contain NaN or infinite values: its weights are damaged")
         return faster_copy(self, device) if compile_for is None else compiled_copy(self, device, compile_for)
 
     def save(self, file: str | Path) -> None:
@@ -159,7 +159,7 @@ class LargeFov(nn.Module):
     """The layers of DeepLab-LargeFOV after the last stage, with the large field of view of a 3 x 3 dilated by 12.
 
     VGG16 (Chen et al. 2015, train.prototxt of DeepLab-LargeFOV): an average pool ``pool5a`` of 3 x 3 with stride 1,
-    then ``fc6``, ``fc7`` and ``fc8``. Ours: fc6 and fc7 start anew, not from VGG16's fully connected layers.
+    then ``fc6``, ``fc7`` and ``fc8``. Ours: fc6 and fc7 are initialised at random, not from VGG16's.
 
     Other networks: one 3 x 3 convolution to the classes. DeepLab's ResNet-101 (Chen et al. 2018) has no fc6 and fc7:
     its train.prototxt sums four such layers dilated by 6, 12, 18 and 24 (``fc1_voc12_c0`` to ``_c3``) on ``res5c``.

@@ -28,7 +28,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         WeightsError: missing, corrupt, or not plain tensors.
     """
     if not file.is_file():
-        raise WeightsError(f"no weights file {file}")
+        raise WeightsError(f"no weights file {file}; check the path")
     try:
         if file.suffix == ".safetensors":
             # Copies: the tensors read are the mapped file itself, which Windows then lets nobody replace.
@@ -78,7 +78,7 @@ def check_finite(tensors: Mapping[str, Tensor], file: str | Path) -> None:
     """
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise WeightsError(f"{file} is damaged: '{name}' has values that are no numbers; fetch or make it again")
+            raise WeightsError(f"{file} is damaged: '{name}' contains NaN or infinite values; fetch or make it again")
 
 
 def save_tensors(file: str | Path, tensors: Mapping[str, Tensor], kind: str, about: Mapping[str, Any]) -> None:

@@ -101,7 +101,7 @@ def save_page(out: Path, sets: Sequence[PhotoSet], recipe: Recipe, metrics: Scor
 
 
 def choose(ranked: Sequence[Any], count: int) -> list[Any]:
-    """Return so many of the items in their order: half the places for the first, half spread over the rest.
+    """Return ``count`` of the items in their order: half of them the first ones, half spread over the rest.
 
     >>> choose("abcdefghij", 4)
     ['a', 'b', 'c', 'g']

@@ -123,9 +123,9 @@ def _recipe(item: str, name: str | Path | None, settings: Sequence[str]) -> Reci
     data = "coco" if item == "table3" else "voc"
     recipe = load_recipe(name or f"luo2020-{data}-resnet101", list(settings))
     if recipe.proxy.method != "patterns":
-        raise RecipeError(f"{item} is of class patterns; leave proxy.method at patterns")
+        raise RecipeError(f"{item} shows class patterns; leave proxy.method at patterns")
     if recipe.patterns.layers != ["C41"]:
-        raise RecipeError(f"{item} is of the layers {', '.join(LAYERS)}; leave patterns.layers at [C41]")
+        raise RecipeError(f"{item} compares the layers {', '.join(LAYERS)}; leave patterns.layers at [C41]")
     if item == "table1" and recipe.segmenter.retrain == 0:
         raise RecipeError("table1 has a row after retraining; leave segmenter.retrain at 1 or more")
     return recipe
@@ -154,7 +154,7 @@ def _folder(layer: str, recipe: Recipe) -> str:
 
 def _label(item: str, classes: Sequence[str], name: str | None) -> int:
     if name is not None and item.startswith("table"):
-        raise RunError(f"{item} is of all classes; leave --class out")
+        raise RunError(f"{item} shows all classes; leave --class out")
     if name is None and item in ("figure1", "figure3"):
         name = "dog" if "dog" in classes else classes[0]
     if name is not None and name not in classes:
@@ -237,7 +237,7 @@ def _share(shared: Run, layer: str, run: Run) -> None:
         target.exists() and not filecmp.cmp(shared.out / files[name], target, shallow=False)
         for name, target in targets.items()
     ):
-        log.warning("%s is of another classifier or other patterns: it is made again", run.out)
+        log.warning("%s belongs to another classifier or other patterns: making it again", run.out)
         run.forget("before_retraining")
         for stage in from_stage("classify"):
             stage.remove(run)

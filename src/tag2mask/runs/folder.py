@@ -117,8 +117,8 @@ class Run:
             return given
         if said == GIVEN:
             raise DataError(
-                f"{self.out}: its photos were given in Python and no path leads to them; "
-                "call tag2mask.run with them again"
+                f"{self.out}: its photos were passed in Python and have no path; "
+                "call tag2mask.run with the same data again"
             )
         return load(self.source.path, self.source.labels, split, self.strict)
 
@@ -170,12 +170,12 @@ class Run:
         return Changes() if before is None else compare(before, self.fingerprint)
 
     def segmenter_after(self, rounds: int) -> Path:
-        """The segmenter after so many rounds of retraining."""
+        """The segmenter after ``rounds`` rounds of retraining."""
         suffix = ("", "-retrained")[rounds] if rounds < 2 else f"-retrained-{rounds}"
         return self.out / f"segmenter{suffix}.safetensors"
 
     def masks_of_round(self, rounds: int) -> Path:
-        """The folder of the training photos' masks that so many-eth retraining learns from."""
+        """The folder of the training photos' masks used for retraining round ``rounds``."""
         return self.out / ("retrain" if rounds == 1 else f"retrain-{rounds}")
 
     def record(self, name: str, value: Any) -> None:
@@ -256,7 +256,7 @@ def _begin(run: Run) -> None:
     is_known = run.fingerprint_file.exists()
     if not is_known and run.classifier_file.exists() and not run.keep:
         raise RunError(
-            f"{run.out} does not tell what data it was made from; go on with --keep if that is as it was, "
+            f"{run.out} does not record its data; continue with --keep if the data has not changed, "
             "or start a run in another folder"
         )
     remove_unfinished(run.out)
@@ -266,12 +266,12 @@ def _begin(run: Run) -> None:
     check_flip(run.recipe.patterns.flip, run.train.classes)
     _warn_of_seen(run)
     _check_networks(run.recipe)
-    # The configuration first: a folder with nothing else is a run that was killed as it began, and starts anew.
+    # The configuration first: a folder with nothing else is a run that was killed at its start, and starts again.
     write_config(run)
     if not is_known and not run.classifier_file.exists():
         write_fingerprint(run.fingerprint_file, run.fingerprint)
     for line in run.changes.said:
-        log.warning("%s since %s was made%s", line, run.out, "; kept as before" if run.keep else "")
+        log.warning("%s since %s was made%s", line, run.out, "; results are kept" if run.keep else "")
 
 
 def _is_free(folder: Path, data: Path) -> bool:
@@ -303,7 +303,7 @@ def resume_run(out: str | Path, *, strict: bool = False) -> Run:
             isinstance(value, str) or value is None
             for value in (source.path or 0, source.labels, source.split, source.eval_split)
         ):
-            raise TypeError("a path that is none")
+            raise TypeError("not a path")
     except (ValueError, TypeError, KeyError, OSError):
         raise RunError(f"{config} is not the configuration of a run; start another run") from None
     return Run(Path(out), source, parse_recipe(recipe, str(config)), strict)
@@ -345,7 +345,7 @@ def _warn_of_seen(run: Run) -> None:
     if seen and run.evaluation is not run.train:
         log.warning(
             "%d of %d photos of the evaluation split are in the training split too, for example %s: "
-            "the scores are not those of new photos", len(seen), len(run.evaluation), min(seen),
+            "the scores are not scores of new photos", len(seen), len(run.evaluation), min(seen),
         )  # fmt: skip
 
 
@@ -357,7 +357,7 @@ def check_unchanged(run: Run) -> None:
     """
     if run.changes.training or run.changes.evaluated:
         said = "; ".join(run.changes.said)
-        raise RunError(f"{run.out}: its data has changed ({said}); take it up with tag2mask run")
+        raise RunError(f"{run.out}: its data has changed ({said}); update it with tag2mask run")
 
 
 def check_classes(run: Run, classes: Sequence[str], file: Path) -> None:
@@ -368,7 +368,7 @@ def check_classes(run: Run, classes: Sequence[str], file: Path) -> None:
     """
     if tuple(classes) != run.train.classes:
         raise RunError(
-            f"{file} is of the classes {', '.join(classes)}, the photos of {', '.join(run.train.classes)}; "
+            f"{file} has the classes {', '.join(classes)}, the photos have {', '.join(run.train.classes)}; "
             "start a run in another folder"
         )
 

@@ -33,7 +33,7 @@ def locked(out: Path) -> Iterator[None]:
         lock = FileLock(out / LOCK, timeout=0, is_singleton=True)
         lock.acquire()
     except Timeout:
-        raise RunError(f"another process works in {out}; wait for its end or choose another folder") from None
+        raise RunError(f"another process works in {out}; wait until it ends, or choose another folder") from None
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror or error}); choose another folder") from None
     try:

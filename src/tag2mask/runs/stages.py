@@ -177,7 +177,7 @@ def run_stages(run: Run, until: str = StageName.REPORT) -> Scores:
         finished = of_main(not stages_to_do(run, until))
         take_up(run)
         if finished:
-            log.info("every stage is done: nothing to do; tag2mask STAGE %s does a stage again", run.out)
+            log.info("every stage is done: nothing to do; tag2mask STAGE %s repeats a stage", run.out)
             return read_metrics(run.out)
         for stage in STAGES.values():
             if not of_main(stage.is_done(run)):
@@ -211,7 +211,7 @@ def redo_stage(run: Run, name: str) -> list[str]:
     stage, _ = find_stage(name), run.device  # a wrong one shows before anything is removed
     with locked(run.out):
         if not stage.is_needed(run):
-            raise RunError(f"the recipe of {run.out} has no stage {name}; nothing is to be done again")
+            raise RunError(f"the recipe of {run.out} has no stage {name}; nothing to repeat")
         check_unchanged(run)
         _check_ready(run, stage)
         later = from_stage(name)[1:]
@@ -240,7 +240,7 @@ def flip(run: Run, classes: Sequence[str]) -> None:
     with locked(run.out):
         if "patterns.flip" not in load_method(run.recipe.proxy.method).options:
             raise RunError(
-                f"the masks of {run.out} are made by {run.recipe.proxy.method}, which has no patterns to turn"
+                f"the masks of {run.out} are made by {run.recipe.proxy.method}, which has no class patterns to flip"
             )
         check_unchanged(run)
         for stage in from_stage(StageName.DISCOVER):
@@ -254,7 +254,7 @@ def _check_ready(run: Run, stage: Stage) -> None:
     for earlier in list(STAGES.values())[: list(STAGES.values()).index(stage)]:
         missing = [file for file in earlier.files(run) if earlier.is_needed(run) and not file.exists()]
         if missing:
-            raise RunError(f"{missing[0]} is not there; go on with tag2mask run, which does {earlier.name} first")
+            raise RunError(f"{missing[0]} does not exist; call tag2mask run, which runs {earlier.name} first")
 
 
 def take_up(run: Run) -> None:

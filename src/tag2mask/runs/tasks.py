@@ -90,8 +90,8 @@ def say_doubts(run: Run) -> None:
     doubtful = [f"'{name}' ({sure[name]:.2f})" for name in sorted(sure, key=sure.__getitem__) if sure[name] < SURE]
     if is_main() and doubtful:
         log.warning(
-            "the masks of %s may show the background instead (confidence of the sign): look at them with tag2mask "
-            "patterns %s, and turn one round with tag2mask flip %s CLASS", ", ".join(doubtful), run.out, run.out,
+            "the masks of %s may show the background instead (confidence of the sign): check them with tag2mask "
+            "patterns %s, and correct a class with tag2mask flip %s CLASS", ", ".join(doubtful), run.out, run.out,
         )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
     ]  # fmt: skip
     load_method(run.recipe.proxy.method).fit(classifier, run.train, patterns, run.strict)
     for name in how.flip:
-        log.info("the pattern of '%s' is turned round, as patterns.flip says", name)
+        log.info("the pattern of '%s' is flipped (patterns.flip)", name)
     return patterns
 
 
@@ -128,7 +128,7 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
         how = how.model_copy(update={"method": Teaching.PLAIN})
     samples = [sample for sample in run.train.samples if (masks / f"{sample.name}.png").exists()]
     if not samples:
-        raise RunError(f"{masks} holds no masks to train on; run the stages before")
+        raise RunError(f"{masks} contains no masks to train on; run the earlier stages")
     torch.manual_seed(seed)
     backbone = how.backbone or run.recipe.backbone
     segmenter = SegmentationNetwork(
@@ -211,7 +211,7 @@ def _photo_sets(run: Run) -> list[PhotoSet]:
 def draw_patterns(run: Run, folder: Path) -> list[Path]:
     """Draw each class pattern's scores over its most typical photos, and its spectrum; return the pictures."""
     for line in run.changes.said:
-        log.warning("%s since %s was made: these patterns are of the photos as they were", line, run.out)
+        log.warning("%s since %s was made: these patterns are those of the earlier data", line, run.out)
     patterns = ClassPatterns.load(run.patterns_files[0])
     check_classes(run, patterns.classes_, run.patterns_files[0])
     patterns.classifier_.to(run.device)

@@ -18,8 +18,8 @@ def load_segmenter(run: str | Path, rounds: int | None = None, device: str | tor
 
     Args:
         run: a run folder, or a folder that `Segmenter.save_pretrained` or ``tag2mask export huggingface`` wrote.
-        rounds: of a run, the segmenter after so many retrainings; None for the last.
-        device: where it is to work, such as ``"cpu"`` or ``"cuda:1"``; None for a GPU where there is one.
+        rounds: of a run, the segmenter after this many retraining rounds; None for the last.
+        device: such as ``"cpu"`` or ``"cuda:1"``; None for a GPU if there is one.
 
     Raises:
         RunError: there is no run, it has no such segmenter yet, or torch has no such device.
@@ -30,5 +30,5 @@ def load_segmenter(run: str | Path, rounds: int | None = None, device: str | tor
     opened = resume_run(run)
     file = opened.segmenter_file if rounds is None else opened.segmenter_after(rounds)
     if not file.exists():
-        raise RunError(f"{file} is not there; finish the run with tag2mask run, or name another --rounds")
+        raise RunError(f"{file} does not exist; finish the run with tag2mask run, or choose another --rounds")
     return Segmenter(SegmentationNetwork.load(file), opened.recipe, find_levels(opened.fingerprint_file)).to(device)

@@ -44,7 +44,11 @@ def serve(run: str | Path, *, host: str = "127.0.0.1", port: int = 9090, label_s
         corrections.take_up()
         LOG.info("serving %s; open http://%s:%d/ (Ctrl-C stops)", run, f"[{host}]" if ":" in host else host, port)
         if host not in LOOPBACK:
-            LOG.warning("whoever reaches %s port %d can use this server, and change the run by its webhook", host, port)
+            LOG.warning(
+                "anyone who can reach %s port %d can use this server, and change the run through its webhook",
+                host,
+                port,
+            )
         options = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
         uvicorn.Server(options).run(sockets=[listener])
 

@@ -234,7 +234,7 @@ def make_app(model: LiveModel, corrections: Corrections, photos: Photos, loopbac
         with turns.one():
             given = await parsed(request, RemotePhoto)
             if not given.image.startswith("data:"):
-                raise DataError("image: a data URI is wanted")
+                raise DataError("image must be a data URI")
             found = await saved(lambda file: photos.save(given.image, file))
         return {"success": True, "data": {"shapes": as_shapes(found), "description": ""}}
 

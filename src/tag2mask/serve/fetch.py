@@ -78,7 +78,7 @@ class Photos:
         try:
             return {"Authorization": f"Bearer {json.loads(answer)['access']}"}
         except (ValueError, KeyError, TypeError):
-            raise DataError(f"{self.host} did not take the token; make a new one there") from None
+            raise DataError(f"{self.host} refused the token; create a new one there") from None
 
     def _get(self, url: str, headers: dict[str, str], body: bytes | None = None) -> bytes:
         try:

@@ -211,7 +211,7 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
         return 4 * len(self.photos) * self.record.itemsize <= disk_usage(self.folder).free
 
     def compute(self, workers: int, label: str) -> None:
-        """See every photo and its mirror image once; so many processes read them."""
+        """See every photo and its mirror image once, read by ``workers`` processes."""
         for _, item in track(read_by(workers, self.photos), len(self.photos), label):
             self.rows.append(item if isinstance(item, str) else self._write(*item[:2]))
 

@@ -160,11 +160,11 @@ def _drawings(
     objects: defaultdict[int | str, list[tuple[int, Any]]] = defaultdict(list)
     for number, item in enumerate(annotations):
         if item["category_id"] not in index_of:
-            raise DataError(f"{path}: item {number} of 'annotations' is of no category; export the file again")
+            raise DataError(f"{path}: item {number} of 'annotations' has no category; export the file again")
         index = IGNORE if item["iscrowd"] else index_of[item["category_id"]]
         objects[item["image_id"]].append((index, item.get("segmentation")))
     if len({photo["id"] for photo in photos}) < len(photos):
-        raise DataError(f"{path}: two photos have one id; export the file again")
+        raise DataError(f"{path}: two photos have the same id; export the file again")
     drawings = [Drawing(photo["height"], photo["width"], tuple(objects.pop(photo["id"], ()))) for photo in photos]
     if objects:
         raise DataError(f"{path}: annotations of {len(objects)} photos that 'images' lacks; export the file again")
@@ -199,7 +199,7 @@ def _file_parts(file: str, path: Path) -> tuple[str, ...]:
     """Return the folders and the name of a photo's file, without those of another machine."""
     parts = PureWindowsPath(file).parts  # splits at both kinds of separators
     if "\0" in file or not parts or parts == ("..",):
-        raise DataError(f"{path}: file_name {file!r} is no name of a file; export the file again")
+        raise DataError(f"{path}: file_name {file!r} is not the name of a file; export the file again")
     if PureWindowsPath(file).anchor or ".." in parts or "://" in file:
         parts = parts[-1:]
     return parts
@@ -228,7 +228,7 @@ def _named(tails: Iterable[PurePosixPath], folder: Path, path: Path) -> dict[str
         name = tail.with_suffix("").as_posix()
         if name in files:
             raise DataError(
-                f"{path}: {files[name].name!r} and {tail.name!r} have one name, after which their masks are named;"
+                f"{path}: {files[name].name!r} and {tail.name!r} have the same name, and masks are named after photos;"
                 " rename one of the photos, in the JSON too"
             )
         files[name] = _existing(folder / tail)

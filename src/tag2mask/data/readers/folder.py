@@ -91,7 +91,7 @@ def photos_in(path: str | Path) -> list[Sample]:
         return [Sample(path.stem, path)]
     found = [Sample(name, file) for name, file in photos_by_name(path).items()]
     if unread := unread_images(path):
-        log.warning("passed over: %d images, the first is %s", len(unread), unread[0])
+        log.warning("skipped: %d images, the first is %s", len(unread), unread[0])
     return found
 
 
