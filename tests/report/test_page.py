@@ -30,7 +30,8 @@ from tag2mask.metrics import confusion_matrix
 from tag2mask.report import PhotoSet, page, save_page
 from tag2mask.report.colours import class_colours
 from tag2mask.report.page import choose, mask_thumbnail, photo_thumbnail
-from tag2mask.report.survey import Tally, doubt_of, regions, survey
+from tag2mask.report.confidence import Confidence
+from tag2mask.report.survey import Doubt, Tally, doubt_of, regions, survey
 from tag2mask.runs.folder import read_metrics, resume_run
 from tag2mask.runs.tasks import _photo_sets
 
@@ -130,25 +131,33 @@ def half(value: int, size=(30, 40)) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("labels", "masks", "pixels", "missing", "total"),
+    ("labels", "masks", "pixels", "missing"),
     [
-        ([1], {"proxy": [1, 1, 0, 255], "prediction": [1, 0, 0, 1]}, 1 / 3, (), 100 / 3),
-        ([1, 2], {"proxy": [1, 1, 0, 255], "prediction": [1, 1, 0, 0], "truth": [2, 2, 2, 2]}, 0, (2,), 50),
-        ([1], {"proxy": [1, 0, 0, 0], "prediction": [1, 1, 0, 0]}, 0.5, (), 50),
-        ([1], {"proxy": [255, 255, 255, 255], "prediction": [1, 1, 0, 0]}, None, (), 0),
-        ([1, 2], {"proxy": [1, 1, 0, 255]}, 0.25, (2,), 75),
-        ([2], {"prediction": [1, 0, 0, 1], "truth": [1, 1, 0, 255]}, 1 / 2, (2,), 150),
-        ([2], {"prediction": [1, 0, 0, 0], "truth": [255, 255, 255, 255]}, None, (2,), 100),
-        ([2, 1], {"prediction": [1, 0, 0, 0]}, None, (2,), 50),
-        ([], {"prediction": [1, 0, 0, 0]}, None, (), None),
-        ([], {"proxy": [0, 0, 0, 0], "prediction": [0, 0, 0, 0]}, 0, (), 0),
+        ([1], {"proxy": [1, 1, 0, 255], "prediction": [1, 0, 0, 1]}, 1 / 3, ()),
+        ([1, 2], {"proxy": [1, 1, 0, 255], "prediction": [1, 1, 0, 0], "truth": [2, 2, 2, 2]}, 0, (2,)),
+        ([1], {"proxy": [1, 0, 0, 0], "prediction": [1, 1, 0, 0]}, 0.5, ()),
+        ([1], {"proxy": [255, 255, 255, 255], "prediction": [1, 1, 0, 0]}, None, ()),
+        ([1, 2], {"proxy": [1, 1, 0, 255]}, 0.25, (2,)),
+        ([2], {"prediction": [1, 0, 0, 1], "truth": [1, 1, 0, 255]}, 1 / 2, (2,)),
+        ([2], {"prediction": [1, 0, 0, 0], "truth": [255, 255, 255, 255]}, None, (2,)),
+        ([2, 1], {"prediction": [1, 0, 0, 0]}, None, (2,)),
+        ([], {"prediction": [1, 0, 0, 0]}, None, ()),
+        ([], {"proxy": [0, 0, 0, 0], "prediction": [0, 0, 0, 0]}, 0, ()),
     ],
 )
-def test_doubt(labels, masks, pixels, missing, total):
+def test_doubt(labels, masks, pixels, missing):
     doubt = doubt_of(labels, {kind: np.array([values], np.uint8) for kind, values in masks.items()})
     assert doubt.pixels == (pixels if pixels is None else pytest.approx(pixels))
     assert doubt.missing == missing
-    assert doubt.total == (total if total is None else pytest.approx(total))
+
+
+@pytest.mark.parametrize(
+    ("missing", "values", "lowest", "needs_look"),
+    [((), (), None, False), ((2,), (), None, True), ((), (0.9, 0.49), 0.49, True), ((), (0.5,), 0.5, False)],
+)
+def test_the_lowest_confidence_says_whether_a_photo_needs_a_look(missing, values, lowest, needs_look):
+    doubt = Doubt(0.9, missing, tuple(Confidence(1, value, 0.1) for value in values))
+    assert (doubt.lowest, doubt.needs_look) == (lowest, needs_look)
 
 
 def test_sums_by_hand():
@@ -170,7 +179,11 @@ def test_sums_by_hand():
     assert np.isnan(Tally(2, ()).mean(np.zeros(3))).all()
 
 
-def test_the_most_doubtful_photos_come_first_and_photos_without_a_mask_not_at_all(tmp_path):
+def sure(name: str, *values: float) -> dict[str, list[Confidence]]:
+    return {name: [Confidence(1, value, 0.5) for value in values]}
+
+
+def test_the_lowest_confidence_comes_first_and_photos_without_a_mask_not_at_all(tmp_path):
     photos = make_set(
         tmp_path, "abcd", proxy=lambda n: half(1), prediction=lambda n: [half(1), half(0), half(255), half(2)][n]
     )
@@ -178,8 +191,8 @@ def test_the_most_doubtful_photos_come_first_and_photos_without_a_mask_not_at_al
     for name, value in (("a", 1), ("b", 0), ("c", 1)):
         write_mask(tmp_path / "prediction" / f"{name}.png", half(value))
     (tmp_path / "proxy/d.png").unlink()
-    tally, ranked = survey(photos)
-    assert [(sample.name, doubt.total) for sample, doubt in ranked] == [("b", 200.0), ("a", 0.0), ("c", 0.0)]
+    tally, ranked = survey(photos, sure("a", 0.7) | sure("c", 0.9, 0.6) | sure("d", 0.1))
+    assert [(sample.name, doubt.lowest) for sample, doubt in ranked] == [("b", None), ("c", 0.6), ("a", 0.7)]
     assert tally.photos[0] == 3
 
 
@@ -187,7 +200,7 @@ def test_the_most_doubtful_photos_come_first_and_photos_without_a_mask_not_at_al
 def test_a_mask_of_another_run_or_size_is_refused(tmp_path, wrong):
     photos = make_set(tmp_path, "ab", proxy=lambda n: half(1), prediction=lambda n: wrong if n else half(1))
     with pytest.raises(DataError, match=r"prediction/b\.png: not a mask of this run's photo"):
-        survey(photos)
+        survey(photos, {})
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(0, 50))
@@ -267,7 +280,7 @@ def test_memory_does_not_grow_with_the_photos(tmp_path, monkeypatch):
     for count in (2, 8):
         few = PhotoSet("training", photos.data.with_samples(photos.data.samples[:count]), photos.folders)
         tracemalloc.start()
-        save_page(tmp_path, [few], Recipe(), {})
+        save_page(tmp_path, [few], Recipe(), {}, [{}])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + size[0] * size[1] * 3
@@ -313,13 +326,14 @@ def test_the_gallery_of_a_run(finished_run, shapes_folder):
         samples = {sample.name: sample for sample in load(shapes_folder, split=split).samples}
         shown = [photo for photo in html.photos if photo["set"] == name]
         assert {photo["name"] for photo in shown} == set(samples)
-        order = [(photo["look"], photo["doubt"]) for photo in shown]
-        assert order == sorted(order, reverse=True)
+        order = [min(confidence for _, confidence in photo["confidences"]) for photo in shown]
+        assert order == sorted(order)
+        assert [photo["look"] for photo in shown] == [confidence < 0.5 for confidence in order]
         for photo in shown:
             masks = {k: read_mask(finished_run / folder / f"{photo['name']}.png") for k, folder in folders.items()}
             masks["truth"] = read_mask(samples[photo["name"]].mask)
             assert [mask["kind"] for mask in photo["masks"]] == list(masks)
-            assert photo["doubt"] == pytest.approx(doubt_of(photo["tags"], masks).total, abs=0.051)
+            assert [label for label, _ in photo["confidences"]] == photo["tags"]
             assert decoded(photo["photo"]).size == tuple(photo["size"])
             for mask in photo["masks"]:
                 assert decoded(mask["image"]).size == tuple(photo["size"])
@@ -381,7 +395,7 @@ def bad_names(tmp_path):
         "patterns": {name: evidence for name in BAD_CLASSES},
         "proxy": {"miou": 50.0, "iou": dict.fromkeys(("background", *BAD_CLASSES), 50.0), "images": 6},
     }
-    save_page(tmp_path / "<i>run", [PhotoSet("training", data, photos.folders)], Recipe(name="<q>"), metrics)
+    save_page(tmp_path / "<i>run", [PhotoSet("training", data, photos.folders)], Recipe(name="<q>"), metrics, [{}])
     return tmp_path / "<i>run"
 
 
@@ -403,13 +417,13 @@ def test_names_are_escaped(bad_names):
 
 def test_without_truth_and_evaluation_photos(tmp_path):
     photos = make_set(tmp_path, "abc", proxy=lambda n: half(1), prediction=lambda n: half(n))
-    save_page(tmp_path, [photos], Recipe(), {"proxy": {"miou": None, "iou": None, "images": 0}})
+    save_page(tmp_path, [photos], Recipe(), {"proxy": {"miou": None, "iou": None, "images": 0}}, [{}])
     html = parsed(tmp_path)
     text = " ".join("".join(html.elements[0][2]).split())
     assert "No true masks were given, so there is no score" in text
     assert "evaluation" not in text
     assert "scores" not in [attributes.get("id") for _, attributes, _ in html.elements]
-    assert [photo["name"] for photo in html.photos] == ["a", "c", "b"]
+    assert [photo["name"] for photo in html.photos] == ["a", "c", "b"]  # b alone shows the tag
     assert html.data["kinds"] == {"proxy": "Proxy mask", "prediction": "Prediction"}
 
 
@@ -430,9 +444,9 @@ def test_where_the_masks_of_a_run_lie(a_run):
 
 def test_without_retraining_there_is_no_prediction_of_the_training_photos(tmp_path):
     photos = make_set(tmp_path, "ab", proxy=lambda n: half(255 if n else 1))
-    save_page(tmp_path, [photos], Recipe(), {})
+    save_page(tmp_path, [photos], Recipe(), {}, [sure("a", 0.8) | sure("b", 0.0)])
     html = parsed(tmp_path)
-    assert [(photo["name"], photo["doubt"]) for photo in html.photos] == [("b", 150.0), ("a", 0.0)]
+    assert [(photo["name"], photo["confidences"]) for photo in html.photos] == [("b", [[1, 0.0]]), ("a", [[1, 0.8]])]
     assert html.rows("classes")[1] == ["cat", "2", "1"]
     assert html.rows("details")[1] == ["cat", "25.0", "25.0"]
 
@@ -440,14 +454,14 @@ def test_without_retraining_there_is_no_prediction_of_the_training_photos(tmp_pa
 def test_methods_to_compare_are_named(tmp_path):
     photos = make_set(tmp_path, "ab", proxy=lambda n: half(1))
     for method, says in (("patterns", "varies most"), ("cam", "(CAM)"), ("ddt", "DDT"), ("sec", "method SEC")):
-        save_page(tmp_path, [photos], load_recipe("fast", method_settings(method)), {})
+        save_page(tmp_path, [photos], load_recipe("fast", method_settings(method)), {}, [{}])
         assert says in (tmp_path / "report/index.html").read_text("utf-8")
 
 
 def test_of_many_photos_a_part_is_shown_and_said(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "MOST_PHOTOS", 4)
-    photos = make_set(tmp_path, "abcdefgh", proxy=lambda n: half(1 if n < 6 else 255))
-    save_page(tmp_path, [photos], Recipe(), {})
+    photos = make_set(tmp_path, "abcdefgh", proxy=lambda n: half(1))
+    save_page(tmp_path, [photos], Recipe(), {}, [sure("g", 0.1) | sure("h", 0.2)])
     html = parsed(tmp_path)
     assert [photo["name"] for photo in html.photos] == ["g", "h", "a", "d"]
     notes = [" ".join(text.split()) for attributes, text in html.all("p") if attributes.get("class") == "note"]
@@ -459,11 +473,11 @@ def test_of_many_photos_a_part_is_shown_and_said(tmp_path, monkeypatch):
 def test_an_unreadable_photo_is_reported_and_left_out_unless_strict(tmp_path, caplog):
     photos = make_set(tmp_path, "ab", proxy=lambda n: half(1))
     photos.data.samples[0].image.write_bytes(b"no photo")
-    save_page(tmp_path, [photos], Recipe(), {})
+    save_page(tmp_path, [photos], Recipe(), {}, [{}])
     assert [photo["name"] for photo in parsed(tmp_path).photos] == ["b"]
     assert "0.png" in caplog.text
     with pytest.raises(DataError, match=r"0\.png"):
-        save_page(tmp_path, [photos], Recipe(), {}, strict=True)
+        save_page(tmp_path, [photos], Recipe(), {}, [{}], strict=True)
 
 
 def test_a_damaged_mask_ends_the_report_in_one_line(command, a_run):
@@ -541,7 +555,8 @@ def test_the_head_of_the_page_and_the_commands(browser, finished_run):
     browser.open(finished_run / "report/index.html", 390, 844)
     first = [page.photos[place] for place in page.data["first"]]
     assert len(first) == 3  # every evaluation photo, the least doubtful first
-    assert [photo["doubt"] for photo in first] == sorted(photo["doubt"] for photo in first)
+    lowest = [min(confidence for _, confidence in photo["confidences"]) for photo in first]
+    assert lowest == sorted(lowest, reverse=True)
     pictures = "[...document.querySelectorAll('.strip button')].map((e) => e.title)"
     assert browser.run(pictures) == [photo["name"] for photo in first]
     assert browser.run("document.querySelector('.strip').getBoundingClientRect().top") < 844
@@ -557,7 +572,7 @@ def test_the_head_of_the_page_and_the_commands(browser, finished_run):
     browser.click(f".answer a[data-look={needed[0]['set']}]")
     assert set(names(browser)) == {photo["name"] for photo in needed if photo["set"] == needed[0]["set"]}
     badges = "document.querySelector('article .badges').textContent"
-    assert browser.run(badges).startswith("tag missing: " if needed[0]["missing"] else "masks disagree")
+    assert browser.run(badges).startswith("tag missing: " if needed[0]["missing"] else page.data["names"][needed[0]["tags"][0]])
     browser.click("#export [data-copy]")
     assert browser.run("document.querySelector('#export code').closest('section').id") == "export"
     assert errors(browser) == []
@@ -567,12 +582,12 @@ def test_the_photos_that_need_a_look_are_counted(tmp_path):
     photos = make_set(
         tmp_path, "abcd", proxy=lambda n: half(1), prediction=lambda n: [half(1), half(0), half(1)[::-1], half(1)][n]
     )
-    save_page(tmp_path, [photos], Recipe(), {})
+    save_page(tmp_path, [photos], Recipe(), {}, [sure("a", 0.5) | sure("b", 0.0) | sure("c", 0.3) | sure("d", 0.9)])
     html = parsed(tmp_path)
     said = " ".join(" ".join(text.split()) for _, text in (*html.all("a"), *html.all("li")))
     assert "2 of 4 photos need a look" in said
     assert "1 photo misses a tag: no pixel of the mask shows it." in said
-    assert "1 photo shows all tags, but its masks disagree on 50% or more" in said
+    assert "1 photo shows all tags, but with a confidence below 0.5." in said
     assert re.search(rf"{Recipe().name}, \d{{4}}-\d\d-\d\d – tag2mask report$", html.all("title")[0][1])
 
 
@@ -580,7 +595,7 @@ def test_two_sets_of_one_folder_give_one_notice(tmp_path):
     photos = make_set(tmp_path, "ab", proxy=lambda n: half(1))
     data = ImageSet(("cat", "dog"), photos.data.samples, remarks=("2 photos have no tag",))
     other = PhotoSet("evaluation", data, {"prediction": tmp_path / "proxy"})
-    save_page(tmp_path, [PhotoSet("training", data, photos.folders), other], Recipe(), {})
+    save_page(tmp_path, [PhotoSet("training", data, photos.folders), other], Recipe(), {}, [{}, {}])
     assert [text for _, text in parsed(tmp_path).all("p")].count("2 photos have no tag") == 1
 
 

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const UNCERTAIN = 255, AT_ONCE = 24, MANY = 50;
-  const { names, colours, kinds, photos, first } = JSON.parse(document.getElementById("data").textContent);
+  const { names, colours, kinds, photos, first, look: LOOK } = JSON.parse(document.getElementById("data").textContent);
   const tools = document.getElementById("tools");
   const cards = document.getElementById("cards");
   const more = document.getElementById("more");
@@ -15,6 +15,7 @@
     return made;
   };
   const nameOf = (value, kind) => (value !== UNCERTAIN ? names[value] : kind === "truth" ? "not scored" : "uncertain");
+  const lowest = (photo) => Math.min(...photo.confidences.map(([, confidence]) => confidence), Infinity);
   const percent = (value) => `${value.toFixed(1)}%`;
   const thousands = (value) => value.toLocaleString("en");
   const chosen = (name) => new FormData(tools).get(name);
@@ -56,6 +57,9 @@
   function badges(photo) {
     const badge = (text, warns) => element("span", { className: warns ? "badge warns" : "badge", textContent: text });
     const made = photo.missing.length ? [badge(`tag missing: ${photo.missing.map((label) => nameOf(label)).join(", ")}`, true)] : [];
+    for (const [label, confidence] of photo.confidences) {
+      if (!photo.missing.includes(label)) made.push(badge(`${nameOf(label)}: confidence ${confidence.toFixed(2)}`, confidence < LOOK));
+    }
     if (photo.pixels !== null) {
       const has = (kind) => photo.masks.some((mask) => mask.kind === kind);
       const what = !has("proxy") ? "differs from the truth" : has("prediction") ? "masks disagree" : "uncertain";
@@ -95,11 +99,11 @@
     const shows = (photo) => photo.tags.includes(label) || photo.masks.some((mask) => shownIn(mask).includes(label));
     found = photos.filter((photo) => (!set || photo.set === set) && (!label || shows(photo))
       && (!chosen("look") || photo.look) && photo.name.toLowerCase().includes(text));
+    const compare = (a, b) => (a < b ? -1 : Number(a > b)); // of two infinite values too
     const byName = (a, b) => (a.name < b.name ? -1 : 1);
-    const doubt = (photo, unknown) => photo.doubt ?? unknown;
     found.sort({
-      doubt: (a, b) => b.look - a.look || doubt(b, -1) - doubt(a, -1) || byName(a, b),
-      sure: (a, b) => a.look - b.look || doubt(a, 999) - doubt(b, 999) || byName(a, b),
+      doubt: (a, b) => b.look - a.look || compare(lowest(a), lowest(b)) || byName(a, b),
+      sure: (a, b) => a.look - b.look || compare(lowest(b), lowest(a)) || byName(a, b),
       name: byName,
     }[order]);
     const all = photos.filter((photo) => !set || photo.set === set).length;

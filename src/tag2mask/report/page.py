@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from tag2mask.names import IGNORE
 from tag2mask.patterns.orientation import SURE
 from tag2mask.progress import duration, track
 from tag2mask.report.colours import class_colours, stripes
+from tag2mask.report.confidence import Confidence
 from tag2mask.report.survey import LOOK, Doubt, Mask, PhotoSet, Tally, regions, survey
 from tag2mask.scoring import Scores
 from tag2mask.threads import map_ahead
@@ -48,7 +49,14 @@ FIRST = 8
 KINDS = {"proxy": "Proxy mask", "prediction": "Prediction", "truth": "Truth"}
 
 
-def save_page(out: Path, sets: Sequence[PhotoSet], recipe: Recipe, metrics: Scores, strict: bool = False) -> None:
+def save_page(
+    out: Path,
+    sets: Sequence[PhotoSet],
+    recipe: Recipe,
+    metrics: Scores,
+    confidences: Sequence[Mapping[str, Sequence[Confidence]]],
+    strict: bool = False,
+) -> None:
     """Write ``report/index.html`` of a run folder.
 
     Masks are read once for the figures and those in the gallery once more; photos are read once, and nothing of
@@ -59,13 +67,14 @@ def save_page(out: Path, sets: Sequence[PhotoSet], recipe: Recipe, metrics: Scor
         sets: the training photos, then the evaluation photos if they are others.
         recipe: every parameter.
         metrics: what ``metrics.json`` holds.
+        confidences: for each set those of its photos' masks, by the photo's name.
         strict: raise for an unreadable photo instead of leaving it out.
 
     Raises:
         DataError: a mask is not of its photo or run, or the page cannot be written.
     """
     classes = sets[0].data.classes
-    surveys = [survey(photos) for photos in sets]
+    surveys = [survey(photos, theirs) for photos, theirs in zip(sets, confidences, strict=True)]
     total = sum(len(ranked) for _, ranked in surveys)
     gallery, about = [], []
     for photos, (tally, ranked) in zip(sets, surveys, strict=True):
@@ -162,7 +171,7 @@ def _entries(photos: PhotoSet, chosen: Sequence[tuple[Sample, Doubt]], strict: b
         ]
         return place, {
             "name": sample.name, "set": photos.name, "tags": sample.labels, "size": size, "missing": doubt.missing,
-            "look": doubt.needs_look, "doubt": _percent(doubt.total),
+            "look": doubt.needs_look, "confidences": [[one.label, round(one.value, 3)] for one in doubt.confidences],
             "pixels": _percent(doubt.pixels and 100 * doubt.pixels), "photo": _data_uri(photo, "webp"), "masks": masks,
         }  # fmt: skip
 

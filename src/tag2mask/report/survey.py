@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from tag2mask.errors import DataError
 from tag2mask.metrics import confusion_matrix
 from tag2mask.names import IGNORE
 from tag2mask.progress import track
+from tag2mask.report.confidence import Confidence
 from tag2mask.threads import map_ahead
 
 Mask = npt.NDArray[np.uint8]
 
 LOOK = 0.5
-"""Share of a photo's pixels in doubt from which it needs a look."""
+"""Confidence below which a photo needs a look."""
 
 NAMED = 0.01
 """Share of a picture from which a region's name is written on it."""
@@ -39,6 +40,11 @@ class PhotoSet:
     name: str
     data: ImageSet
     folders: dict[str, Path]
+
+    @property
+    def final(self) -> Path:
+        """The folder of the masks that the run ends with: predictions, else proxy masks."""
+        return self.folders["prediction" if "prediction" in self.folders else "proxy"]
 
     def masks(self, sample: Sample) -> dict[str, Mask]:
         """Return the masks of a photo by kind, its truth as ``truth``; nothing if it has no mask file.
@@ -65,34 +71,39 @@ class Doubt:
     Attributes:
         pixels: share of its pixels in doubt, 0..1; None where there is nothing to compare.
         missing: those of its labels that the mask does not show anywhere.
-        total: 0..200; None where nothing is known.
+        confidences: of the classes in its final mask; none where it shows none and has no tags.
     """
 
     pixels: float | None
     missing: tuple[int, ...]
-    total: float | None
+    confidences: tuple[Confidence, ...] = ()
+
+    @property
+    def lowest(self) -> float | None:
+        """The lowest of its confidences, 0..1; None where there is none."""
+        return min((one.value for one in self.confidences), default=None)
 
     @property
     def needs_look(self) -> bool:
-        """Whether a person should look at the photo: a tag is missing, or half of the pixels or more are in doubt."""
-        return bool(self.missing) or (self.pixels or 0.0) >= LOOK
+        """Whether a person should look at the photo: a tag is missing, or a confidence is below `LOOK`."""
+        return bool(self.missing) or (self.lowest is not None and self.lowest < LOOK)
 
 
-def doubt_of(labels: Sequence[int], masks: dict[str, Mask]) -> Doubt:
-    r"""Return a photo's doubt: the share of pixels in doubt plus the share of tags not found, in percent.
+def doubt_of(labels: Sequence[int], masks: dict[str, Mask], confidences: Sequence[Confidence] = ()) -> Doubt:
+    """Return what speaks against a photo's mask: pixels in which masks differ, tags not found, low confidences.
 
-    $100 \left(\frac{|P|}{|F|} + \frac{|M|}{|C|}\right)$, where F are the pixels that show a class in the proxy mask or
-    the prediction, P those of them that differ and are certain in the proxy mask, C the image-level labels and M those
-    of them that the prediction does not show. Without a proxy mask the truth takes its place, without its pixels of
-    255. With a proxy mask alone, P are its uncertain pixels and F all pixels.
+    The pixels are a share of those that show a class in the proxy mask or the prediction: those of them that differ and
+    are certain in the proxy mask. Without a proxy mask the truth takes its place, without its pixels of 255. With a
+    proxy mask alone, they are the share of all pixels that are uncertain.
 
     Args:
         labels: image-level labels, 1..C; empty where they are not known.
         masks: uint8 H x W by kind (``proxy``, ``prediction``, ``truth``), of one size.
+        confidences: of the final mask's classes.
 
     >>> proxy, prediction = np.array([[0, 1, 1, 255, 0]]), np.array([[0, 1, 0, 1, 1]])
     >>> doubt_of([1, 2], {"proxy": proxy, "prediction": prediction})
-    Doubt(pixels=0.5, missing=(2,), total=100.0)
+    Doubt(pixels=0.5, missing=(2,), confidences=())
     """
     shown = masks["prediction"] if "prediction" in masks else masks["proxy"]
     pixels = None
@@ -103,9 +114,7 @@ def doubt_of(labels: Sequence[int], masks: dict[str, Mask]) -> Doubt:
     elif "truth" in masks:
         pixels = _differing(masks["truth"], shown, (masks["truth"] > 0) & (masks["truth"] != IGNORE))
     missing = tuple(label for label in labels if not (shown == label).any())
-    if pixels is None and not labels:
-        return Doubt(None, (), None)
-    return Doubt(pixels, missing, 100 * ((pixels or 0.0) + len(missing) / max(1, len(labels))))
+    return Doubt(pixels, missing, tuple(confidences))
 
 
 def _differing(mask: Mask, prediction: Mask, shows: npt.NDArray[np.bool_]) -> float | None:
@@ -157,21 +166,28 @@ class Tally:
         return 100 * np.divide(sums, self.photos, out=np.full_like(sums, np.nan), where=self.photos > 0)
 
 
-def survey(photos: PhotoSet) -> tuple[Tally, list[tuple[Sample, Doubt]]]:
-    """Read every mask once; return the sums, and the photos that have masks, first those that need a look."""
+def survey(
+    photos: PhotoSet, confidences: Mapping[str, Sequence[Confidence]]
+) -> tuple[Tally, list[tuple[Sample, Doubt]]]:
+    """Read every mask once; return the sums, and the photos that have masks, the lowest confidence first.
+
+    Args:
+        photos: the photos.
+        confidences: by the photo's name.
+    """
     tally, ranked = Tally(len(photos.data.classes), photos.folders), []
-    looks = map_ahead(lambda sample: _look(photos, sample), photos.data.samples)
+
+    def look(sample: Sample) -> tuple[Sample, dict[str, Mask], Doubt | None]:
+        masks = photos.masks(sample)
+        return sample, masks, doubt_of(sample.labels, masks, confidences.get(sample.name, ())) if masks else None
+
+    looks = map_ahead(look, photos.data.samples)
     for sample, masks, doubt in track(looks, len(photos.data), f"{photos.name} masks"):
         if doubt is not None:
             tally.add(sample.labels, masks, doubt)
             ranked.append((sample, doubt))
-    ranked.sort(key=lambda item: (item[1].needs_look, -1.0 if item[1].total is None else item[1].total), reverse=True)
+    ranked.sort(key=lambda item: (not item[1].needs_look, 2.0 if item[1].lowest is None else item[1].lowest))
     return tally, ranked
-
-
-def _look(photos: PhotoSet, sample: Sample) -> tuple[Sample, dict[str, Mask], Doubt | None]:
-    masks = photos.masks(sample)
-    return sample, masks, doubt_of(sample.labels, masks) if masks else None
 
 
 def regions(mask: Mask) -> list[list[int | float]]:

@@ -19,6 +19,7 @@ from tag2mask.methods import load_method
 from tag2mask.names import StageName
 from tag2mask.patterns.estimator import check_flip
 from tag2mask.progress import duration
+from tag2mask.runs.confidence import confidence_file
 from tag2mask.runs.estimate import estimate
 from tag2mask.runs.fingerprint import write_fingerprint
 from tag2mask.runs.folder import Run, check_unchanged, checkpoint_of, read_metrics, with_flip, write_config
@@ -138,7 +139,11 @@ STAGES: dict[str, Stage] = {
             StageName.REPORT,
             "Write the report page.",
             report,
-            files=lambda run: [run.out / "report" / "index.html", run.out / "report" / "overview.png"],
+            files=lambda run: [
+                run.out / "report" / "index.html",
+                run.out / "report" / "overview.png",
+                confidence_file(run),
+            ],
             repeats=True,
         ),
     )

@@ -22,6 +22,7 @@ from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns import ClassPatterns
 from tag2mask.patterns.orientation import SURE
 from tag2mask.report import OverviewRow, PhotoSet, save_overview, save_page, save_patterns
+from tag2mask.runs.confidence import confidences_of, write_confidences
 from tag2mask.runs.estimate import prepare_crf
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of, read_metrics
 from tag2mask.scoring import score_set
@@ -179,7 +180,7 @@ def evaluate(run: Run) -> None:
 
 
 def report(run: Run) -> None:
-    """Write the report page ``report/index.html`` and the picture ``report/overview.png``."""
+    """Write ``confidence.csv``, the report page ``report/index.html`` and the picture ``report/overview.png``."""
     if not is_main():
         return
     model = Segmenter(SegmentationNetwork.load(run.segmenter_file).to(run.device), run.recipe)
@@ -193,7 +194,10 @@ def report(run: Run) -> None:
             rows.append(OverviewRow(sample.name, photo, data.truth(sample), proxy, model.predict(photo)))
     picture = run.out / "report" / "overview.png"
     save_overview(rows, run.train.classes, picture)
-    save_page(run.out, _photo_sets(run), run.recipe, read_metrics(run.out), run.strict)
+    photo_sets = _photo_sets(run)
+    confidences = confidences_of(run, photo_sets)
+    write_confidences(run, photo_sets, confidences)
+    save_page(run.out, photo_sets, run.recipe, read_metrics(run.out), confidences, run.strict)
 
 
 def _photo_sets(run: Run) -> list[PhotoSet]:

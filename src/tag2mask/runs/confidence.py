@@ -1,0 +1,152 @@
+"""Confidence of a run's masks: its photos are looked at for scores that are rare in photos without the class."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from tag2mask.data import Sample
+from tag2mask.data.loading import photo_batches, read_ahead
+from tag2mask.files import write_bytes
+from tag2mask.methods import load_method
+from tag2mask.methods.base import Network
+from tag2mask.progress import track
+from tag2mask.report import PhotoSet
+from tag2mask.report.confidence import RARE, Confidence, Map, agreement, confidence_of, judged, rarity, region_of
+from tag2mask.runs.estimate import load_network, look_at_tiles
+from tag2mask.runs.folder import Run, read_metrics
+
+COLUMNS = ("image", "class", "confidence", "area", "masks")
+"""Of ``confidence.csv``."""
+
+WITHOUT, POSITIONS = 128, 512
+"""Photos without a class that tell which of its scores are rare, and positions of each, at most."""
+
+
+Confidences = dict[str, list[Confidence]]
+"""Of the classes in each photo's final mask, by the photo's name."""
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A class in a photo's final mask: how much of each position it covers, and the class's scores there."""
+
+    label: int
+    area: float
+    agreed: float | None
+    region: Map
+    scores: npt.NDArray[np.float16]
+
+
+def confidence_file(run: Run) -> Path:
+    """Return the table of the confidences of a run's masks."""
+    return run.out / "confidence.csv"
+
+
+def confidences_of(run: Run, sets: Sequence[PhotoSet]) -> list[Confidences]:
+    """Return for each set the confidences of the classes in each photo's final mask, by the photo's name.
+
+    Every photo with a mask is looked at once; nothing of it is kept but the scores of the classes concerned.
+
+    Args:
+        run: its classifier and, if it finds some, its patterns are there.
+        sets: the training photos, then the evaluation photos if they are others.
+
+    Raises:
+        DataError: a mask is not of its photo or run.
+    """
+    network, classes = load_network(run), run.train.classes
+    without = _without(run.train.samples, len(classes))
+    usual: list[list[Map]] = [[] for _ in classes]
+    found = [
+        {sample.name: regions for sample, regions in _look(run, network, photos, without if not place else {}, usual)}
+        for place, photos in enumerate(sets)
+    ]
+    bounds = [float(np.quantile(np.concatenate(some), RARE)) if some else None for some in usual]
+    patterns = read_metrics(run.out).get("patterns") or {}
+    signs = [float((patterns.get(name) or {}).get("confidence", 1.0)) for name in classes]
+
+    def judge(one: _Region) -> Confidence:
+        bound = bounds[one.label - 1]
+        rare = None if bound is None else rarity(one.region, one.scores.astype(np.float32), bound)
+        value = confidence_of(one.area, rare, one.agreed, signs[one.label - 1])
+        return Confidence(one.label, value, one.area)
+
+    return [{name: [judge(one) for one in regions] for name, regions in of_set.items()} for of_set in found]
+
+
+def write_confidences(run: Run, sets: Sequence[PhotoSet], confidences: Sequence[Confidences]) -> None:
+    """Write ``confidence.csv``: a line for each photo and class, the lowest confidence first.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    rows = [
+        (one.value, name, photos.data.classes[one.label - 1], one.area, photos.final.name)
+        for photos, of_set in zip(sets, confidences, strict=True)
+        for name, of_photo in of_set.items()
+        for one in of_photo
+    ]
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for value, name, label, area, masks in sorted(rows):
+        writer.writerow((name, label, f"{value:.4f}", f"{area:.6f}", masks))
+    write_bytes(confidence_file(run), text.getvalue().encode("utf-8", "replace"))
+
+
+def _without(samples: Sequence[Sample], classes: int) -> dict[str, list[int]]:
+    """Return the photos that tell what scores a class has where it is not, spread over the set, with those classes."""
+    chosen: dict[str, list[int]] = {}
+    for label in range(1, classes + 1):
+        names = [sample.name for sample in samples if label not in sample.labels]
+        for name in names[:: -(-len(names) // WITHOUT) or 1]:
+            chosen.setdefault(name, []).append(label)
+    return chosen
+
+
+def _look(
+    run: Run, network: Network, photos: PhotoSet, without: dict[str, list[int]], usual: list[list[Map]]
+) -> Iterator[tuple[Sample, list[_Region]]]:
+    """Yield each photo that has masks with the classes to judge; add to ``usual`` the scores of ``without``."""
+    with_masks = [sample for sample in photos.data.samples if (photos.final / f"{sample.name}.png").exists()]
+    for sample, scores in _scores(run, network, with_masks, without, f"confidence, {photos.name} photos"):
+        masks = photos.masks(sample)
+        final = masks["prediction" if "prediction" in photos.folders else "proxy"]
+        for label in without.get(sample.name, ()):
+            positions = scores[label - 1].flatten()
+            usual[label - 1].append(positions[:: -(-len(positions) // POSITIONS)].float().cpu().numpy())
+        regions = []
+        for label in judged(sample.labels, final):
+            agreed = agreement(masks["proxy"], final, label) if "proxy" in masks and "prediction" in masks else None
+            own = scores[label - 1].cpu().numpy()
+            area = float((final == label).mean())
+            regions.append(_Region(label, area, agreed, region_of(final, label, own.shape), own.astype(np.float16)))
+        yield sample, regions
+
+
+def _scores(
+    run: Run, network: Network, samples: Sequence[Sample], without: dict[str, list[int]], label: str
+) -> Iterator[tuple[Sample, Tensor]]:
+    """Yield each photo with its scores by the recipe's proxy method, float C x h x w."""
+    method, recipe = load_method(run.recipe.proxy.method), run.recipe
+    every = list(range(1, len(run.train.classes) + 1))
+
+    def concerned(sample: Sample) -> list[int]:
+        return sorted({*sample.labels, *without.get(sample.name, ())}) if sample.labels else every
+
+    if recipe.tiles:
+        for sample, photo in track(read_ahead(samples, recipe.workers, run.strict), len(samples), label):
+            yield sample, look_at_tiles(network, method, photo, concerned(sample))[0]
+        return
+    batches = photo_batches(samples, recipe.patterns.size, workers=recipe.workers, strict=run.strict, label=label)
+    for some, images in batches:
+        scores, _ = method.look(network, images.to(run.device), [concerned(sample) for sample in some])
+        yield from zip(some, scores, strict=True)
