@@ -29,8 +29,8 @@ from tag2mask.methods import method_settings
 from tag2mask.metrics import confusion_matrix
 from tag2mask.report import PhotoSet, page, save_page
 from tag2mask.report.colours import class_colours
-from tag2mask.report.page import choose, mask_thumbnail, photo_thumbnail
 from tag2mask.report.confidence import Confidence
+from tag2mask.report.page import choose, mask_thumbnail, photo_thumbnail
 from tag2mask.report.survey import Doubt, Tally, doubt_of, regions, survey
 from tag2mask.runs.folder import read_metrics, resume_run
 from tag2mask.runs.tasks import _photo_sets
@@ -572,7 +572,9 @@ def test_the_head_of_the_page_and_the_commands(browser, finished_run):
     browser.click(f".answer a[data-look={needed[0]['set']}]")
     assert set(names(browser)) == {photo["name"] for photo in needed if photo["set"] == needed[0]["set"]}
     badges = "document.querySelector('article .badges').textContent"
-    assert browser.run(badges).startswith("tag missing: " if needed[0]["missing"] else page.data["names"][needed[0]["tags"][0]])
+    assert browser.run(badges).startswith(
+        "tag missing: " if needed[0]["missing"] else page.data["names"][needed[0]["tags"][0]]
+    )
     browser.click("#export [data-copy]")
     assert browser.run("document.querySelector('#export code').closest('section').id") == "export"
     assert errors(browser) == []
