@@ -26,7 +26,7 @@ def test_a_package_that_cannot_be_imported(command, monkeypatch):
     monkeypatch.setitem(doctor._NEEDED, "timm", "no_module_of_this_name")
     said = command("doctor")
     assert said.code == 2
-    assert said.err.splitlines() == ["tag2mask: broken: timm; the table says how to mend it"]
+    assert said.err.splitlines() == ["tag2mask: broken: timm; the table says how to fix it"]
     assert "ModuleNotFoundError" in said.out
     assert "--force-reinstall" in said.out
 

@@ -374,7 +374,7 @@ def test_weights_that_are_no_numbers(a_run, command):
     save_tensors(file, tensors | huge, "a segmenter", about)
     said = command("predict", a_run, a_run / "proxy", "--out", a_run / "masks")
     assert said.code == 2
-    assert "scores that are no numbers" in said.err
+    assert "scores contain NaN or infinite values" in said.err
     assert not (a_run / "masks").exists()
 
 

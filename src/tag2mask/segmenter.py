@@ -104,8 +104,8 @@ class Segmenter(ModelHubMixin):
     ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
         """Return the mask of a photo, uint8 H x W at the photo's own size, 0 for background; of several a list.
 
-        The mask of a file equals that of ``tag2mask predict``. Without a CRF in the recipe, large JPEG files are decoded
-        at reduced size, so a few pixels may differ from the mask of the same photo as an array.
+        The mask of a file equals that of ``tag2mask predict``. Without a CRF in the recipe, large JPEG files are
+        decoded at reduced size, so a few pixels may differ from the mask of the same photo as an array.
 
         Args:
             photo: a file, a Pillow image or an array as `tag2mask.data.as_photo` takes it; or a list of these.

@@ -139,9 +139,7 @@ def _drawn(value: Record, size: tuple[int, int]) -> NDArray[np.bool_]:
         if len(points) < 3 or not np.isfinite(points).all() or np.abs(points).max() > 1000:
             raise ValueError("no polygon")
     except (KeyError, OverflowError, TypeError, ValueError):
-        raise DataError(
-            "a polygon has fewer than three points, or coordinates that are not numbers; draw it again"
-        ) from None
+        raise DataError("a polygon has fewer than three points, or invalid coordinates; draw it again") from None
     points = points * (size[1] / 100, size[0] / 100)
     if np.abs(np.diff(points[:, 1])).sum() > size[0] * size[1]:  # drawing takes memory for each row that a line crosses
         raise DataError("a polygon is longer than the size of the photo allows; draw it again")
