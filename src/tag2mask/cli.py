@@ -262,7 +262,7 @@ def export(
     format: Annotated[
         str,
         typer.Argument(
-            help="coco, labelme, yolo, label-studio, voc-server, onnx or huggingface.",
+            help="coco, labelme, yolo, label-studio, fiftyone, voc-server, onnx or huggingface.",
             autocompletion=_one_of(ExportFormat),
         ),
     ],
@@ -277,7 +277,10 @@ def export(
     classes: Annotated[Path | None, typer.Option(help="File with the class names, one per line.")] = None,
     photos: Annotated[Path | None, typer.Option(help="Folder of the photos (default: the run's).")] = None,
     split: Annotated[Path | None, typer.Option(help="File with the names to export, one per line.")] = None,
-    min_area: Annotated[int | None, typer.Option(min=1, help="Leave out smaller components (pixels).")] = None,
+    min_area: Annotated[
+        int | None,
+        typer.Option(min=1, help="Leave out smaller components (pixels; 1: none; default: specks, see the docs)."),
+    ] = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0, help="Polygon simplification tolerance (pixels; default 0.5).")
     ] = None,
@@ -286,6 +289,7 @@ def export(
         int | None, typer.Option(help="Export the segmenter after this many retraining rounds (default: the last).")
     ] = None,
     instances: Annotated[bool, typer.Option("--instances", help="Split touching objects of a class.")] = False,
+    brush: Annotated[bool, typer.Option("--brush", help="Label Studio: exact brush regions, no polygons.")] = False,
 ) -> None:
     """Export masks or the segmenter of a run to other tools.
 
@@ -295,7 +299,7 @@ def export(
 
     write(
         format, source, out, masks=masks, classes=classes, photos=photos, split=split, min_area=min_area,
-        tolerance=tolerance, photo_url=photo_url, rounds=rounds, instances=instances,
+        tolerance=tolerance, photo_url=photo_url, rounds=rounds, instances=instances, brush=brush,
     )  # fmt: skip
     typer.echo(f"{format} is in {out}")
 

@@ -21,6 +21,7 @@ from tag2mask.distributed import barrier, share, total
 from tag2mask.errors import DataError
 from tag2mask.networks.deeplab import SegmentationNetwork, with_tags
 from tag2mask.progress import track
+from tag2mask.proxy import without_specks
 from tag2mask.resize import resize, resizing
 from tag2mask.threads import map_ahead
 from tag2mask.tiles import Stitch, Tile, bands, tiles_of
@@ -267,19 +268,20 @@ def mask_at(
         logits: as `forward` gives them for the photo.
         photo: uint8 H x W x 3, RGB; without a CRF it may be smaller than the mask.
         size: height and width of the mask in pixels.
-        how: its CRF and, for a photo whose labels are not known, its background weight are used.
+        how: its CRF, its filling of specks and, for a photo whose labels are not known, its background weight are used.
         labels: class indices that the photo is known to hold; all others but background are ruled out.
         tiles: that the logits are from; the CRF of a large photo is then done in parts.
     """
     weight = how.background_weight if labels is None else 1.0
     if how.crf is None:
-        return most_likely(logits, size, labels, weight)
+        mask = most_likely(logits, size, labels, weight)
+        return without_specks(mask) if how.fill_specks else mask
     height, width, _ = photo.shape
     mask = np.empty((height, width), np.uint8)
     for seen, kept, inner in parts_of((height, width), tiles):
         probable = probabilities_of(logits, (height, width), labels, weight, seen)
         mask[kept] = mask_of(photo[seen], probable, how.crf)[inner]
-    return mask
+    return without_specks(mask) if how.fill_specks else mask
 
 
 def parts_of(size: tuple[int, int], tiles: TilesConfig | None) -> Iterator[tuple[Window, Window, Window]]:

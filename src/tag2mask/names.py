@@ -49,6 +49,7 @@ class ExportFormat(Name):
     LABELME = "labelme"
     YOLO = "yolo"
     LABEL_STUDIO = "label-studio"
+    FIFTYONE = "fiftyone"
     VOC_SERVER = "voc-server"
     ONNX = "onnx"
     HUGGINGFACE = "huggingface"

@@ -7,12 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tag2mask.names import IGNORE, Conflict
 from tag2mask.resize import resize
 
 SKEWED, MOST_OF_PEAK = 2.5, 0.65
 """Skewness of a class's scores beyond which the share of their peak that they have to exceed grows, and how far."""
+
+SPECK_SHARE, SPECK_PIXELS, SPECK_PART = 1e-4, 100, 0.1
+"""A component is a speck if it is smaller than all of these: a share of the photo, a number of pixels, and a part of
+the largest component of its class in the photo."""
 
 
 def resize_scores(scores: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
@@ -173,3 +178,37 @@ def score_probabilities(scores: NDArray[np.float32], *, threshold: float, sharpn
     logits -= logits.max(0, keepdims=True)
     likely = np.exp(logits)
     return np.asarray(likely / likely.sum(0, keepdims=True), np.float32)
+
+
+def speck_area(largest: int, size: int) -> float:
+    """Return the area in pixels below which a component is a speck.
+
+    Args:
+        largest: area of the largest component of its class in the photo.
+        size: area of the photo.
+
+    >>> speck_area(5000, 500 * 375), speck_area(40, 500 * 375)
+    (18.75, 4.0)
+    """
+    return min(SPECK_SHARE * size, SPECK_PIXELS, SPECK_PART * largest)
+
+
+def without_specks(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a mask whose specks, background's too, have the class of the nearest pixel that is in none.
+
+    Args:
+        mask: uint8 H x W.
+
+    Returns:
+        uint8 H x W.
+    """
+    specks = np.zeros(mask.shape, bool)
+    for label in np.unique(mask):
+        numbered, _ = ndimage.label(mask == label)
+        areas = np.bincount(numbered.ravel())
+        areas[0] = mask.size
+        specks |= (areas < speck_area(int(areas[1:].max()), mask.size))[numbered]
+    if not specks.any():
+        return mask
+    rows, columns = ndimage.distance_transform_edt(specks, return_distances=False, return_indices=True)
+    return np.asarray(mask[rows, columns])

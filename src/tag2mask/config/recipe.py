@@ -228,12 +228,15 @@ class InferenceConfig(_Part):
             IoU of J in expectation a class wins from a probability of J / (1 + J) on (Lipton, Elkan and
             Naryanaswamy 2014 for the F-measure, a monotone function of it): 0.375 for an IoU of 0.6, as with a
             weight of J.
+        fill_specks: give specks (see `tag2mask.proxy.speck_area`) the class around them. It changes the mIoU by +0.03
+            on 195 photos of VOC and takes 20 ms per photo.
         compile: compile the network with `torch.compile`, once for each scale; needs a C++ compiler.
     """
 
     scales: Annotated[list[Side], Field(min_length=1, max_length=100)] = [241, 328, 401]
     crf: CrfConfig | None = CrfConfig(gaussian=(1.0, 3.0), bilateral=(67.0, 3.0, 4.0))
     background_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fill_specks: bool = False
     compile: bool = False
 
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from tag2mask.data import voc_palette
-from tag2mask.exports.instances import instances as parts_of
+from tag2mask.data.brush import encode_brush
 from tag2mask.exports.masks import Masks
-from tag2mask.exports.polygons import Component, components, polygon, run_lengths
+from tag2mask.exports.pieces import Pieces
+from tag2mask.exports.polygons import Component, polygon, run_lengths
 from tag2mask.files import whole
 
 LABELME_VERSION = "5.5.0"
@@ -29,16 +30,14 @@ LABELME_VERSION = "5.5.0"
 Record = dict[str, Any]
 
 
-def write_coco(masks: Masks, out: Path, *, min_area: int = 1, instances: bool = False) -> None:
+def write_coco(masks: Masks, out: Path, pieces: Pieces) -> None:
     """Write COCO instances: one annotation a component, as run lengths; category i is class index i.
 
     Args:
         masks: what to write.
         out: the JSON file.
-        min_area: smaller components, in pixels, are left out.
-        instances: components are split where a neck joins two objects.
+        pieces: chooses the components or objects.
     """
-    pieces = parts_of if instances else components
     images: list[Record] = []
     numbers = count(1)
 
@@ -46,7 +45,7 @@ def write_coco(masks: Masks, out: Path, *, min_area: int = 1, instances: bool = 
         for image, (name, mask) in enumerate(masks.read("COCO"), 1):
             height, width = mask.shape
             images.append({"id": image, "file_name": masks.photo_name(name), "height": height, "width": width})
-            for component in pieces(mask, min_area):
+            for component in pieces.of(mask):
                 yield {"id": next(numbers), "image_id": image, **_coco_annotation(component, height, width)}
 
     about = {"description": f"masks exported by tag2mask {version('tag2mask')}"}
@@ -59,14 +58,14 @@ def write_coco(masks: Masks, out: Path, *, min_area: int = 1, instances: bool = 
         text.write("}\n")
 
 
-def write_labelme(masks: Masks, out: Path, *, tolerance: float = 0.5, min_area: int = 1) -> None:
+def write_labelme(masks: Masks, out: Path, pieces: Pieces, *, tolerance: float = 0.5) -> None:
     """Write a LabelMe JSON a photo: one polygon a component.
 
     Args:
         masks: what to write.
         out: the folder.
         tolerance: of `polygon`, in pixels.
-        min_area: smaller components, in pixels, are left out.
+        pieces: chooses the components or objects.
     """
     with whole(out) as folder:
         for name, mask in masks.read("LabelMe"):
@@ -79,65 +78,72 @@ def write_labelme(masks: Masks, out: Path, *, tolerance: float = 0.5, min_area: 
                     "shape_type": "polygon",
                     "flags": {},
                 }
-                for component in components(mask, min_area)
+                for component in pieces.of(mask)
             ]
             record = {
                 "version": LABELME_VERSION,
                 "flags": {},
                 "shapes": shapes,
-                "imagePath": _path_from((out / f"{name}.json").parent, masks.photos[name]),
+                "imagePath": path_from((out / f"{name}.json").parent, masks.photos[name]),
                 "imageData": None,
                 "imageHeight": height,
                 "imageWidth": width,
             }
-            _write(folder / f"{name}.json", json.dumps(record, indent=2) + "\n")
+            write(folder / f"{name}.json", json.dumps(record, indent=2) + "\n")
 
 
-def write_yolo(masks: Masks, out: Path, *, tolerance: float = 0.5, min_area: int = 1, instances: bool = False) -> None:
+def write_yolo(masks: Masks, out: Path, pieces: Pieces, *, tolerance: float = 0.5) -> None:
     """Write YOLO segmentation labels, ``labels/<name>.txt`` a photo and ``data.yaml``: one polygon a component.
 
     Args:
         masks: what to write.
         out: the folder.
         tolerance: of `polygon`, in pixels.
-        min_area: smaller components, in pixels, are left out.
-        instances: components are split where a neck joins two objects.
+        pieces: chooses the components or objects.
     """
-    pieces = parts_of if instances else components
     with whole(out) as folder:
         for name, mask in masks.read("YOLO"):
             lines = []
-            for component in pieces(mask, min_area):
+            for component in pieces.of(mask):
                 points = polygon(component, tolerance) / (mask.shape[1], mask.shape[0])
                 lines.append(f"{component.label - 1} " + " ".join(f"{value:.6f}" for value in points.ravel()))
-            _write(folder / "labels" / f"{name}.txt", "".join(f"{line}\n" for line in lines))
+            write(folder / "labels" / f"{name}.txt", "".join(f"{line}\n" for line in lines))
         data = {"train": "images", "val": "images", "names": dict(enumerate(masks.classes))}
-        _write(folder / "data.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+        write(folder / "data.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
 def write_label_studio(
     masks: Masks,
     out: Path,
+    pieces: Pieces,
     *,
     tolerance: float = 0.5,
-    min_area: int = 1,
+    brush: bool = False,
     photo_url: str = "/data/local-files/?d=",
 ) -> None:
-    """Write Label Studio tasks with predicted polygons, and the labelling configuration beside them as XML.
+    """Write Label Studio tasks with predicted regions, and the labelling configuration beside them as XML.
 
     Args:
         masks: what to write.
         out: the JSON file; the configuration has its name with ``.xml``.
         tolerance: of `polygon`, in pixels.
-        min_area: smaller components, in pixels, are left out.
+        pieces: chooses the components or objects.
+        brush: exact brush regions instead of polygons.
         photo_url: what stands before a photo's file name in its URL.
     """
 
+    def value(component: Component, size: tuple[int, int]) -> Record:
+        label = masks.classes[component.label - 1]
+        if brush:
+            return brush_value(component, label, size)
+        return polygon_value(polygon(component, tolerance), label, size)
+
     def tasks() -> Iterator[Record]:
         for name, mask in masks.read("Label Studio"):
+            size = (mask.shape[0], mask.shape[1])
             results = [
-                {"id": str(number), **_label_studio_result(masks, component, polygon(component, tolerance), mask)}
-                for number, component in enumerate(components(mask, min_area), 1)
+                {"id": str(number), **_label_studio_result(value(component, size), size)}
+                for number, component in enumerate(pieces.of(mask), 1)
             ]
             yield {
                 "data": {"image": photo_url + quote(os.fsencode(masks.photo_name(name)))},
@@ -147,11 +153,15 @@ def write_label_studio(
     with whole(out) as file, whole(out.with_suffix(".xml")) as configuration:
         with file.open("w", encoding="utf-8") as text:
             _write_list(tasks(), text.write)
-        _write(configuration, label_studio_configuration(masks.classes))
+        write(configuration, label_studio_configuration(masks.classes, brush))
 
 
-def label_studio_configuration(classes: Iterable[str]) -> str:
+def label_studio_configuration(classes: Iterable[str], brush: bool = False) -> str:
     """Return Label Studio's labelling configuration for the classes, in the colours of the masks.
+
+    Args:
+        classes: names of the foreground classes.
+        brush: label with a brush instead of polygons.
 
     >>> print(label_studio_configuration(["cat & dog"]))
     <View>
@@ -164,7 +174,7 @@ def label_studio_configuration(classes: Iterable[str]) -> str:
     """
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", name="image", value="$image", zoom="true")
-    labels = ElementTree.SubElement(view, "PolygonLabels", name="label", toName="image")
+    labels = ElementTree.SubElement(view, "BrushLabels" if brush else "PolygonLabels", name="label", toName="image")
     for name, colour in zip(classes, voc_palette()[1:], strict=False):
         ElementTree.SubElement(labels, "Label", value=name, background=f"#{bytes(colour).hex()}")
     ElementTree.indent(view)
@@ -184,19 +194,30 @@ def _coco_annotation(component: Component, height: int, width: int) -> Record:
     }
 
 
-def _label_studio_result(
-    masks: Masks, component: Component, points: NDArray[np.float64], mask: NDArray[np.uint8]
-) -> Record:
-    height, width = mask.shape
+def _label_studio_result(value: Record, size: tuple[int, int]) -> Record:
     return {
-        "type": "polygonlabels",
+        "type": "brushlabels" if "rle" in value else "polygonlabels",
         "from_name": "label",
         "to_name": "image",
-        "original_width": width,
-        "original_height": height,
+        "original_width": size[1],
+        "original_height": size[0],
         "image_rotation": 0,
-        "value": polygon_value(points, masks.classes[component.label - 1], (height, width)),
+        "value": value,
     }
+
+
+def brush_value(component: Component, label: str, size: tuple[int, int]) -> Record:
+    """Return a brush region as Label Studio has it.
+
+    Args:
+        component: its pixels.
+        label: name of its class.
+        size: height and width of the photo in pixels.
+    """
+    inside = np.zeros(size, bool)
+    rows, columns = component.inside.shape
+    inside[component.top : component.top + rows, component.left : component.left + columns] = component.inside
+    return {"format": "rle", "rle": encode_brush(inside), "brushlabels": [label]}
 
 
 def polygon_value(points: NDArray[np.float64], label: str, size: tuple[int, int]) -> Record:
@@ -211,7 +232,7 @@ def polygon_value(points: NDArray[np.float64], label: str, size: tuple[int, int]
     return {"points": percent, "closed": True, "polygonlabels": [label]}
 
 
-def _path_from(folder: Path, file: Path) -> str:
+def path_from(folder: Path, file: Path) -> str:
     """Return the path of a file as seen from a folder; the whole path where they are on two drives."""
     try:
         return Path(os.path.relpath(file, folder)).as_posix()
@@ -219,16 +240,16 @@ def _path_from(folder: Path, file: Path) -> str:
         return file.absolute().as_posix()
 
 
-def _write(file: Path, text: str) -> None:
+def write(file: Path, text: str) -> None:
     """Write a file of an export that takes its place as a whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, "utf-8")
 
 
-def _write_list(records: Iterable[Record], write: Any) -> None:
+def _write_list(records: Iterable[Record], put: Any) -> None:
     """Write records as a JSON list, one a line, without holding them all."""
     before = "[\n"
     for record in records:
-        write(before + json.dumps(record))
+        put(before + json.dumps(record))
         before = ",\n"
-    write("\n]" if before == ",\n" else "[]")
+    put("\n]" if before == ",\n" else "[]")
