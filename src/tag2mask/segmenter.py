@@ -51,6 +51,7 @@ class Segmenter(ModelHubMixin):
         recipe: that it was trained by; its ``inference`` is how photos are predicted.
         levels: by which its 16-bit photos were scaled, and those that it predicts are.
         scores: of the predictions of the run that it is from, for the model card.
+        seen: how many of the scored photos it was trained on.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Segmenter(ModelHubMixin):
         recipe: Recipe,
         levels: Levels | None = None,
         scores: MaskScores | None = None,
+        seen: int = 0,
     ) -> None:
         self.network, self.recipe, self.levels, self.scores = network.eval(), recipe, levels, scores
+        self.seen = seen
         self._fast: SegmentationNetwork | None = None
 
     @property
@@ -231,7 +234,7 @@ class Segmenter(ModelHubMixin):
         self.network.save(save_directory / _WEIGHTS)
         write_text(save_directory / _CONFIG, json.dumps(config, indent=2) + "\n")
         if not (save_directory / _CARD).exists():
-            write_text(save_directory / _CARD, model_card(self.classes, recipe, self.scores))
+            write_text(save_directory / _CARD, model_card(self.classes, recipe, self.scores, self.seen))
 
     def __repr__(self) -> str:
         """Return what it is in a line."""
@@ -248,13 +251,14 @@ class Segmenter(ModelHubMixin):
         return html_table(caption, ("class", "value"), rows)
 
 
-def model_card(classes: tuple[str, ...], recipe: Recipe, scores: MaskScores | None = None) -> str:
+def model_card(classes: tuple[str, ...], recipe: Recipe, scores: MaskScores | None = None, seen: int = 0) -> str:
     """Return a model card: what the segmenter is, its classes, how to load it, its recipe.
 
     Args:
         classes: names of the foreground classes.
         recipe: that it was trained by.
         scores: of the run's predictions.
+        seen: how many of the scored photos it was trained on.
     """
     head = {"library_name": "tag2mask", "pipeline_tag": "image-segmentation", "tags": ["weakly-supervised"]}
     scores = scores or MaskScores()
@@ -262,9 +266,6 @@ def model_card(classes: tuple[str, ...], recipe: Recipe, scores: MaskScores | No
         f"| {index} | {_cell(name)} | {number(scores.iou.get(name))} |"
         for index, name in enumerate(["background", *classes])
     )
-    measured = "The run that it is from had no true masks to score its predictions on."
-    if scores.miou is not None:
-        measured = f"mIoU {number(scores.miou)}% on the {scores.images} photos that the run predicted."
     tiled = ""
     if recipe.tiles:
         tiled = (
@@ -278,7 +279,7 @@ def model_card(classes: tuple[str, ...], recipe: Recipe, scores: MaskScores | No
 
 It gives a class to every pixel of a photo. tag2mask {version("tag2mask")} trained it from image-level labels alone, by
 the recipe below.
-{measured}
+{_measured(scores, seen)}
 {tiled}
 ## How to load it
 
@@ -300,6 +301,18 @@ mask = model.predict("photo.jpg")                  # uint8 H x W, the numbers be
 ```yaml
 {yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)}```
 """
+
+
+def _measured(scores: MaskScores, seen: int) -> str:
+    """Return a sentence on the mIoU that says which photos it is of."""
+    if scores.miou is None:
+        return "No scores are known: there were no true masks to compare with, or this copy was made without them."
+    miou, count = f"mIoU {number(scores.miou)}%", scores.images
+    if seen >= count:
+        return f"{miou} on the {count} photos it was trained on. Expect a lower score on new photos."
+    if seen:
+        return f"{miou} on {count} photos, {seen} of which it was trained on. Expect a lower score on new photos."
+    return f"{miou} on {count} photos that it was not trained on."
 
 
 def _read(photo: Photo, draft: int | None, levels: Levels | None) -> tuple[NDArray[np.uint8], tuple[int, int]]:

@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 import tag2mask as t2m
 from tag2mask.data import load_coco, read_mask, write_mask
+from tag2mask.data.brush import decode_brush
 from tag2mask.runs.folder import resume_run
 
 FORMATS = {"coco": "out.json", "labelme": "out", "yolo": "out", "label-studio": "out.json"}
-EXACT = ("--tolerance", 0)
+EXACT = {"coco": (), "labelme": ("--tolerance", 0), "yolo": ("--tolerance", 0), "label-studio": ("--tolerance", 0)}
 
 
 class Strict(BaseModel):
@@ -95,15 +96,21 @@ class PolygonValue(Strict):
     polygonlabels: Annotated[list[str], Field(min_length=1, max_length=1)]
 
 
+class BrushValue(Strict):
+    format: Literal["rle"]
+    rle: list[Annotated[int, Field(ge=0, le=255)]]
+    brushlabels: Annotated[list[str], Field(min_length=1, max_length=1)]
+
+
 class StudioResult(Strict):
     id: str
-    type: Literal["polygonlabels"]
+    type: Literal["polygonlabels", "brushlabels"]
     from_name: str
     to_name: str
     original_width: int
     original_height: int
     image_rotation: Literal[0]
-    value: PolygonValue
+    value: PolygonValue | BrushValue
 
 
 class StudioPrediction(Strict):
@@ -128,13 +135,12 @@ def certain(mask):
     return np.where(mask == 255, 0, mask)
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_awkward_names_and_pixels_come_back(command, awkward, tmp_path, format):
+@pytest.mark.parametrize(("format", "exact"), [*EXACT.items(), ("label-studio", ("--brush",))])
+def test_awkward_names_and_pixels_come_back(command, awkward, tmp_path, format, exact):
     """All names and masks of a folder survive, and nothing is written outside of --out."""
     before = set(tmp_path.rglob("*"))
     out = tmp_path / "new" / FORMATS[format]
-    exact = () if format == "coco" else EXACT
-    said = command("export", format, awkward.folder, "--out", out, *awkward.options, *exact)
+    said = command("export", format, awkward.folder, "--out", out, *awkward.options, "--min-area", 1, *exact)
     assert said.code == 0, said.err
     assert str(out) in said.out.replace("\n", "")
     assert set(tmp_path.rglob("*")) - before <= {tmp_path / "new", *(tmp_path / "new").rglob("*")}
@@ -199,7 +205,8 @@ def read_back_yolo(out, awkward):
 
 def read_back_label_studio(out, awkward):
     view = ElementTree.parse(out.with_suffix(".xml")).getroot()
-    image, labels = view.find("Image"), view.find("PolygonLabels")
+    image, labels = view
+    assert (image.tag, labels.tag) in (("Image", "PolygonLabels"), ("Image", "BrushLabels"))
     assert view.tag == "View"
     assert image.get("value") == "$image"
     assert labels.get("toName") == image.get("name")
@@ -212,6 +219,11 @@ def read_back_label_studio(out, awkward):
         for result in task.predictions[0].result:
             assert (result.from_name, result.to_name) == (labels.get("name"), image.get("name"))
             assert (result.original_height, result.original_width) == back[name].shape
+            if result.type == "brushlabels":
+                inside = decode_brush(result.value.rle, *back[name].shape)
+                assert not back[name][inside].any()
+                back[name][inside] = 1 + awkward.classes.index(result.value.brushlabels[0])
+                continue
             points = np.array(result.value.points) * (result.original_width, result.original_height) / 100
             paint(back[name], 1 + awkward.classes.index(result.value.polygonlabels[0]), points)
     return back
@@ -251,6 +263,28 @@ def test_min_area_and_tolerance(awkward, tmp_path):
         shapes = [shape for file in out.rglob("*.json") for shape in json.loads(file.read_text())["shapes"]]
         corners[tolerance] = sum(len(shape["points"]) for shape in shapes)
     assert corners[0.5] < corners[0]
+
+
+def test_brush_regions_replace_polygons(command, awkward, tmp_path):
+    """A second export with the other option leaves nothing of the first, in the configuration neither."""
+    out = tmp_path / "tasks.json"
+    for options, tag, kind in (((), "PolygonLabels", "polygonlabels"), (("--brush",), "BrushLabels", "brushlabels")):
+        assert command("export", "label-studio", awkward.folder, "--out", out, *awkward.options, *options).code == 0
+        assert f"<{tag} " in out.with_suffix(".xml").read_text("utf-8")
+        results = [one for task in json.loads(out.read_text()) for one in task["predictions"][0]["result"]]
+        assert {(one["type"], kind in one["value"]) for one in results} == {(kind, True)}
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == ["tasks.json", "tasks.xml"]
+
+
+def test_files_that_the_run_reads_are_not_replaced(refused, a_run, shapes, tmp_path):
+    out = t2m.export("coco", shapes / "masks", tmp_path / "set.json", classes=shapes / "classes.txt", photos=shapes)
+    config = yaml.safe_load((a_run / "config.yaml").read_text())
+    config["data"] |= {"path": str(out), "labels": None, "split": None, "eval_split": None}
+    (a_run / "config.yaml").write_text(yaml.safe_dump(config))
+    before = out.read_bytes()
+    for file in (out, a_run / "data.json", a_run / "metrics.json"):
+        refused("coco", a_run, "--out", file, "--photos", shapes, says="would replace a file that")
+    assert out.read_bytes() == before
 
 
 def test_photo_url(awkward, tmp_path):
@@ -358,6 +392,8 @@ def test_a_broken_mask_leaves_nothing_half_written(refused, awkward, tmp_path, f
         (("coco", "{masks}", "--out", "{tmp}/o.json", "--tolerance", "1"), "--tolerance means nothing to the format"),
         (("coco", "{masks}", "--out", "{tmp}/o.json", "--masks", "proxy"), "is no run"),
         (("coco", "{run}", "--out", "{tmp}/o.json", "--masks", "proxi"), "did you mean 'proxy'?"),
+        (("label-studio", "{run}", "--out", "{tmp}/o.json", "--brush", "--tolerance", "1"), "exact; leave one out"),
+        (("coco", "{run}", "--out", "{tmp}/o.json", "--brush"), "--brush means nothing to the format coco"),
         (("labelme", "{masks}", "--out", "{photos}", "--photos", "{photos}", "--classes", "{classes}"), "not empty"),
         (("yolo", "{photos}", "--out", "{tmp}/o", "--classes", "{classes}"), "no masks (*.png)"),
         (("yolo", "{masks}", "--out", "{tmp}/o", "--classes", "{tmp}/none.txt"), "none.txt"),

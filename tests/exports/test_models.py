@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,35 @@ def a_trained(photos_20):
     return make
 
 
+def snippet():
+    page = (Path(__file__).parents[2] / "docs/exports.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    return code
+
+
+@pytest.mark.parametrize(
+    ("tiles", "least"), [(None, 0.999), ({"side": 64, "overlap": 16}, 0.97)], ids=["whole", "tiled"]
+)
+def test_the_snippet_of_the_docs_gives_the_masks_of_predict(a_trained, photos_20, tmp_path, monkeypatch, tiles, least):
+    """Of a photo that its EXIF turns; tiles are averaged elsewhere than `predict` does it, so masks differ a little."""
+    model = a_trained("balanced", "tf_efficientnet_lite0", "[64, 96]")
+    plain = t2m.Segmenter(model.network, t2m.load_recipe(model.recipe, {"inference.crf": None, "tiles": tiles}))
+    plain.save_pretrained(tmp_path / "saved")
+    monkeypatch.chdir(tmp_path)
+    t2m.export("onnx", tmp_path / "saved", "segmenter.onnx")
+    photo = Image.fromarray(photos_20[1])
+    exif = photo.getexif()
+    exif[0x0112] = 6
+    photo.save("photo.jpg", exif=exif, quality=95)
+    given = {}
+    exec(compile(snippet(), "exports.md", "exec"), given)
+    wanted = plain.predict("photo.jpg")
+    assert given["mask"].shape == wanted.shape == photo.size
+    assert given["classes"] == ["background", *model.classes]
+    assert len(np.unique(wanted)) > 1
+    assert (given["mask"] == wanted).mean() >= least
+
+
 def test_what_the_onnx_file_says_of_itself(onnx_file):
     model = onnx.load(onnx_file)
     onnx.checker.check_model(model)
@@ -140,7 +170,7 @@ def test_what_the_onnx_file_says_of_itself(onnx_file):
     assert json.loads(about["classes"]) == ["background", "disc", "square"]
     assert "RGB, 0 to 1" in about["input"]
     assert json.loads(about["scales"]) == [64]
-    assert (json.loads(about["background_weight"]), about["crf"]) == (1.0, "none")
+    assert (json.loads(about["background_weight"]), about["crf"], about["fill_specks"]) == (1.0, "none", "none")
     names = [[axis.dim_param or axis.dim_value for axis in put.type.tensor_type.shape.dim] for put in
              (*model.graph.input, *model.graph.output)]  # fmt: skip
     assert names == [["batch", 3, "height", "width"]] * 2
@@ -209,7 +239,7 @@ def test_what_the_folder_holds(finished_run, folder):
     card = (folder / "README.md").read_text()
     assert ModelCard(card).data.pipeline_tag == "image-segmentation"
     miou = json.loads((finished_run / "metrics.json").read_text())["prediction"]["miou"]
-    assert f"mIoU {miou:.1f}% on the 3 photos" in card
+    assert f"mIoU {miou:.1f}% on 3 photos that it was not trained on." in card
     assert "| 2 | square |" in card
     assert 'Segmenter.from_pretrained("FOLDER")' in card
     assert yaml.safe_load(card.split("```yaml")[1].split("```")[0]) == config["recipe"]
@@ -220,6 +250,33 @@ def test_an_earlier_segmenter_has_other_weights_and_no_scores(finished_run, fold
     assert (first / "model.safetensors").read_bytes() == (finished_run / "segmenter.safetensors").read_bytes()
     assert (first / "model.safetensors").read_bytes() != (folder / "model.safetensors").read_bytes()
     assert "mIoU" not in (first / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda data: data.update(evaluation=None), "on the 3 photos it was trained on. Expect a lower score"),
+        (
+            lambda data: data["train"].update(p04=data["evaluation"]["p04"]),
+            "on 3 photos, 1 of which it was trained on. Expect a lower score",
+        ),
+        (lambda data: data["train"].update(data["evaluation"]), "on the 3 photos it was trained on."),
+        (lambda data: data["train"].update(p04=data["train"]["p00"]), "that it was not trained on."),  # another file
+        (None, "on the 3 photos it was trained on."),
+    ],
+)
+def test_the_card_says_whether_the_scored_photos_were_trained_on(a_run, tmp_path, change, says):
+    """Without a fingerprint it is not known, and the worse is assumed."""
+    file = a_run / "data.json"
+    data = json.loads(file.read_text())
+    file.unlink()
+    if change is not None:
+        change(data)
+        file.write_text(json.dumps(data))
+    card = (t2m.export("huggingface", a_run, tmp_path / "out") / "README.md").read_text()
+    assert says in card
+    again = t2m.export("huggingface", tmp_path / "out", tmp_path / "again")
+    assert "No scores are known" in (again / "README.md").read_text()
 
 
 def test_a_folder_says_nothing_of_this_machine(a_run, tmp_path):
@@ -242,7 +299,7 @@ def test_a_card_of_awkward_class_names():
     card = model_card(classes, parse_recipe({"name": "ñ: [x]\n---"}, "test"))
     assert "| 1 | a\\|b | - |\n| 2 | two lines | - |\n| 3 | día | - |\n" in card
     assert yaml.safe_load(card.split("```yaml")[1].split("```")[0])["name"] == "ñ: [x]\n---"
-    assert "no true masks" in card
+    assert "No scores are known: there were no true masks" in card
 
 
 def test_bad_input(command, refused, a_run, folder, tmp_path):

@@ -134,7 +134,7 @@ def _check_place(out: Path, suffix: str, format: str) -> None:
     if suffix and (out.suffix != suffix or out.is_dir()):
         raise ExportError(f"--out {out}: {format} is one file; give its name, ending in {suffix}")
     if not suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"--out {out} is there and not empty; choose another folder")
+        raise ExportError(f"--out {out} is not empty; delete it or choose another folder")
 
 
 def _check_not_input(out: Path, source: Path, *lists: str | Path | None) -> None:

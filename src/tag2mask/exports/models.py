@@ -24,7 +24,8 @@ from tag2mask.errors import ExportError, reason
 from tag2mask.files import whole
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.resize import resize
-from tag2mask.runs.folder import read_metrics
+from tag2mask.runs.fingerprint import Fingerprint, read_fingerprint
+from tag2mask.runs.folder import read_metrics, resume_run
 from tag2mask.runs.trained import load_segmenter
 from tag2mask.scoring import MaskScores
 from tag2mask.segmenter import Segmenter
@@ -131,10 +132,24 @@ def write_huggingface(source: str | Path, out: Path, *, rounds: int | None = Non
         rounds: of a run, the segmenter after so many retrainings; None for the last.
     """
     model = load_segmenter(source, rounds, "cpu")
-    scores = read_metrics(Path(source)).get("prediction") if rounds is None else None
-    model.scores = MaskScores.model_validate(scores) if scores else None
+    if rounds is None and (scores := read_metrics(Path(source)).get("prediction")):
+        model.scores = MaskScores.model_validate(scores)
+        model.seen = seen_in_training(read_fingerprint(resume_run(source).fingerprint_file), model.scores.images)
     with whole(out) as folder:
         model.save_pretrained(folder)
+
+
+def seen_in_training(data: Fingerprint | None, scored: int) -> int:
+    """Return how many of the scored photos a run was trained on; all of them where that is not known.
+
+    Args:
+        data: what the run was made from.
+        scored: number of photos that were scored.
+    """
+    if data is None or data.evaluation is None:
+        return scored
+    known = {(name, photo.photo) for name, photo in data.train.items()}
+    return sum((name, photo.photo) in known for name, photo in data.evaluation.items() if photo.mask is not None)
 
 
 def _to_onnx(graph: Graph) -> Any:
@@ -193,6 +208,7 @@ def _about(trained: Segmenter) -> dict[str, Any]:
         "scales": how.scales,
         "background_weight": how.background_weight,
         "crf": "left out" if how.crf else "none",
+        "fill_specks": "left out" if how.fill_specks else "none",
         "levels": trained.levels,
         "tiles": tiles and tiles.model_dump(),
     }
