@@ -26,6 +26,9 @@ from tag2mask.files import whole
 LABELME_VERSION = "5.5.0"
 """The version of LabelMe whose files these are."""
 
+PHOTO_URL = "/data/local-files/?d="
+"""What stands before a photo's name in Label Studio's URL of it."""
+
 Record = dict[str, Any]
 
 
@@ -121,7 +124,7 @@ def write_label_studio(
     *,
     tolerance: float = 0.5,
     min_area: int = 1,
-    photo_url: str = "/data/local-files/?d=",
+    photo_url: str = PHOTO_URL,
 ) -> None:
     """Write Label Studio tasks with predicted polygons, and the labelling configuration beside them as XML.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tag2mask.data import Sample
 from tag2mask.data.loading import photo_batches, read_ahead
+from tag2mask.errors import RunError
 from tag2mask.files import write_bytes
 from tag2mask.methods import load_method
 from tag2mask.methods.base import Network
@@ -100,6 +101,34 @@ def write_confidences(run: Run, sets: Sequence[PhotoSet], confidences: Sequence[
     for value, name, label, area, masks in sorted(rows):
         writer.writerow((name, label, f"{value:.4f}", f"{area:.6f}", masks))
     write_bytes(confidence_file(run), text.getvalue().encode("utf-8", "replace"))
+
+
+def read_confidences(run: Run, photos: PhotoSet) -> Confidences:
+    """Return what `write_confidences` wrote of a set of photos; nothing where there is no such file.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    file, found = confidence_file(run), Confidences()
+    if not file.is_file():
+        return found
+    labels = {name: label for label, name in enumerate(photos.data.classes, 1)}
+    try:
+        for row in csv.DictReader(StringIO(file.read_text("utf-8"))):
+            if row["masks"] == photos.final.name:
+                one = Confidence(labels[row["class"]], float(row["confidence"]), float(row["area"]))
+                found.setdefault(row["image"], []).append(one)
+    except (KeyError, TypeError, ValueError):
+        raise RunError(f"{file} is damaged; tag2mask report {run.out} writes it again") from None
+    return found
+
+
+def with_corrected(run: Run, confidences: Confidences) -> Confidences:
+    """Return the confidences of the training photos, 1 where a person has corrected the mask."""
+    masks = run.corrections.masks
+    return {
+        name: [one._replace(value=1.0) for one in some] if name in masks else some for name, some in confidences.items()
+    }
 
 
 def _without(samples: Sequence[Sample], classes: int) -> dict[str, list[int]]:
