@@ -151,6 +151,6 @@ def test_killed_while_the_new_run_takes_its_place(monkeypatch, whole_run, drawn,
 def test_a_run_that_is_not_finished_is_refused(whole_run, drawn, contents):
     (whole_run / "segmenter-retrained.safetensors").unlink()
     state = contents(whole_run)
-    with pytest.raises(UserError, match="go on with tag2mask run"):
+    with pytest.raises(UserError, match="call tag2mask run"):
         tag2mask.refine(whole_run, drawn("p02"))
     assert contents(whole_run) == state
