@@ -462,7 +462,7 @@ _stage("discover", "Find the class patterns.")
 _stage("estimate", "Write the proxy masks.")
 _stage("segment", "Train the segmenter on the proxy masks.")
 _stage("retrain", "Predict the training photos and train a new segmenter on these masks.")
-_stage("report", "Write the report page and the overview.")
+_stage("report", "Write the report page, the overview and confidence.csv.")
 
 
 def main() -> None:
