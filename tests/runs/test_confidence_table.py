@@ -15,7 +15,7 @@ from tag2mask.data import read_mask, write_mask
 from tag2mask.runs.confidence import COLUMNS, confidences_of
 from tag2mask.runs.folder import resume_run
 from tag2mask.runs.stages import flip
-from tag2mask.runs.tasks import _photo_sets
+from tag2mask.runs.tasks import photo_sets
 
 
 def rows_of(run):
@@ -107,7 +107,7 @@ def test_corrected_tags_are_those_of_the_table(command, shapes, recipe_file, tmp
 
 def test_without_retraining_the_first_masks_of_the_training_photos_are_judged(a_run):
     run = with_recipe(a_run, segmenter={"retrain": 0})
-    training, evaluation = _photo_sets(run)
+    training, evaluation = photo_sets(run)
     assert (training.final.name, evaluation.final.name) == ("proxy", "predictions")
     of_training, of_evaluation = confidences_of(run, [training, evaluation])
     assert set(of_training) == {sample.name for sample in run.train.samples}
@@ -120,7 +120,7 @@ def test_without_retraining_the_first_masks_of_the_training_photos_are_judged(a_
 )
 def test_other_methods_and_tiles(a_run, parts):
     run = with_recipe(a_run, **parts)
-    of_training, _ = confidences_of(run, _photo_sets(run))
+    of_training, _ = confidences_of(run, photo_sets(run))
     values = [one.value for of_photo in of_training.values() for one in of_photo]
     assert len(set(values)) > 1
     assert all(0 <= value <= 1 for value in values)
@@ -147,7 +147,7 @@ def test_an_unreadable_photo_has_no_line(command, a_run, shapes, recipe_file):
     (shapes / "photos/p00.jpg").write_bytes(b"no photo")
     run = resume_run(a_run)
     run.strict = False
-    of_training, _ = confidences_of(run, _photo_sets(run))
+    of_training, _ = confidences_of(run, photo_sets(run))
     assert "p00" not in of_training
     assert "p01" in of_training
 
