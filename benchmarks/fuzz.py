@@ -458,7 +458,9 @@ def _networks() -> tuple[Any, Any, Any]:
     classifier = Classifier(Backbone(BACKBONE, ["C41"], weights="random"), classes).eval()
     patterns = ClassPatterns(BACKBONE, "C41", weights="random", components=3)
     width = classifier.backbone.channels[classifier.backbone.layers[0]]
-    found = Pattern(torch.zeros(width), torch.ones(width), torch.tensor([3.0, 2.0, 1.0]), 9.0, torch.tensor([0.3, 0.1]))
+    found = Pattern(
+        torch.zeros(width), torch.ones(width), torch.tensor([3.0, 2.0, 1.0]), 9.0, torch.tensor([0.3, 0.2, 0.1]), 0.9
+    )
     patterns.keep(classifier, classes, [found, found])
     return classifier, patterns, SegmentationNetwork(BACKBONE, classes, weights="random").eval()
 

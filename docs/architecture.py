@@ -19,6 +19,7 @@ ROOMS = {
     "api": "what the commands do, as functions",
     "doctor": "what is installed here",
     "reproduce": "the paper's tables and figures, and what only they need",
+    "corrections": "what a person has corrected: read back, taught, asked for",
     "exports": "masks and segmenters for other tools",
     "demo": "generated scenes",
     "runs": "the run folder: its data, its stages, what is done and what is to be done",

@@ -355,7 +355,7 @@ def test_patterns_have_the_habits_of_an_estimator(shapes_folder):
     "use",
     [
         lambda patterns, data: next(patterns.transform(data)), lambda patterns, data: patterns.about(),
-        lambda patterns, data: patterns.score(torch.zeros(1, 3, 64, 64)), lambda patterns, data: patterns.doubts(),
+        lambda patterns, data: patterns.score(torch.zeros(1, 3, 64, 64)),
         lambda patterns, data: patterns.save("nowhere.safetensors"), lambda patterns, data: patterns.means_,
     ],
 )  # fmt: skip

@@ -130,3 +130,22 @@ def test_the_pattern_is_the_leading_component(load_benchmark):
         gathered.add(part)
     component = np.linalg.svd(descriptors - descriptors.mean(0))[2][0]
     assert abs(gathered.pattern() @ component) == pytest.approx(1)
+
+
+def test_corrections_of_a_few_shapes(load_benchmark, finished_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    script, file = load_benchmark("corrections"), tmp_path / "rows.json"
+    given = ["--masks", "0", "1", "--choice", "random", "chosen", "--seeds", "0", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["corrections.py", str(finished_run), "--out", str(tmp_path / "out"), *given])
+    script.main()
+    rows = json.loads(file.read_text("utf-8"))
+    assert [(row["choice"], row["masks"]) for row in rows] == [
+        ("random", 0), ("random", 1), ("chosen", 0), ("chosen", 1)
+    ]  # fmt: skip
+    assert rows[0]["others"] == rows[0]["before"]
+    assert 1 <= rows[1]["photos"] <= 2
+    assert rows[1]["val"] is not None
+    assert "| random | 1 |" in capsys.readouterr().out
+    assert not (finished_run / "corrected").exists()
+    samples = script.resume_run(finished_run).train.samples
+    assert len(script.take(samples, 99)) == len(samples)

@@ -88,8 +88,8 @@ def test_class_patterns(finished_run):
     assert shown.caption == "class patterns of test_resnet, layer C41"
     about = patterns.about()
     assert shown.rows[1] == [
-        "disc", f"{100 * about['disc']['explained']:.1f}%", f"{about['disc']['activation']:+.2f}",
-        f"{about['disc']['centre']:+.2f}",
+        "disc", f"{100 * about['disc']['explained']:.1f}%", f"{about['disc']['confidence']:.2f}",
+        *(f"{about['disc'][kind]:+.2f}" for kind in ("activation", "norm", "centre")),
     ]  # fmt: skip
     assert cells(t2m.ClassPatterns("resnet18")).caption.endswith("not fitted")
 

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same when the program runs
-    from tag2mask.api import Result, evaluate, predict_photos, run
+    from tag2mask.api import Refined, Result, evaluate, next_photos, predict_photos, refine, run
     from tag2mask.config import Recipe, load_recipe
     from tag2mask.crf import dense_crf
     from tag2mask.data import ImageSet, Sample, load
@@ -30,6 +30,7 @@ __all__ = [
     "ClassPatterns",
     "ImageSet",
     "Recipe",
+    "Refined",
     "Result",
     "Sample",
     "Segmenter",
@@ -41,13 +42,16 @@ __all__ = [
     "load",
     "load_recipe",
     "load_segmenter",
+    "next_photos",
     "predict_photos",
+    "refine",
     "run",
 ]
 _HOMES = {
     "ClassPatterns": "patterns",
     "ImageSet": "data",
     "Recipe": "config",
+    "Refined": "api",
     "Result": "api",
     "Sample": "data",
     "Segmenter": "segmenter",
@@ -58,7 +62,9 @@ _HOMES = {
     "load": "data",
     "load_recipe": "config",
     "load_segmenter": "runs.trained",
+    "next_photos": "api",
     "predict_photos": "api",
+    "refine": "api",
     "run": "api",
 }
 

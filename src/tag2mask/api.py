@@ -13,6 +13,8 @@ from typing import overload
 import numpy as np
 
 from tag2mask.config import Recipe, Settings, load_recipe, with_tile
+from tag2mask.corrections.refine import Refined, refine
+from tag2mask.corrections.tasks import next_photos
 from tag2mask.data import ImageSet, Sample, check_photo_sizes, load, photos_in, read_photo
 from tag2mask.data.class_names import class_list
 from tag2mask.data.image_set import scaled_alike
@@ -34,6 +36,8 @@ from tag2mask.runs.stages import run_stages
 from tag2mask.runs.tasks import evaluate as evaluate_run
 from tag2mask.runs.trained import load_segmenter
 from tag2mask.scoring import MaskScores, RunScores, score_folders
+
+__all__ = ["Refined", "Result", "evaluate", "next_photos", "predict_photos", "refine", "run", "show"]
 
 
 @dataclass(frozen=True)

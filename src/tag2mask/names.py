@@ -29,6 +29,7 @@ class StageName(Name):
     ESTIMATE = "estimate"
     SEGMENT = "segment"
     RETRAIN = "retrain"
+    REFINE = "refine"
     PREDICT = "predict"
     EVALUATE = "evaluate"
     REPORT = "report"
@@ -40,6 +41,7 @@ class MaskKind(Name):
     PREDICTIONS = "predictions"
     PROXY = "proxy"
     RETRAIN = "retrain"
+    REFINED = "refined"
 
 
 class ExportFormat(Name):
@@ -53,6 +55,26 @@ class ExportFormat(Name):
     VOC_SERVER = "voc-server"
     ONNX = "onnx"
     HUGGINGFACE = "huggingface"
+
+
+class CorrectionFormat(Name):
+    """What corrections are read from."""
+
+    AUTO = "auto"
+    PNG = "png"
+    LABELME = "labelme"
+    COCO = "coco"
+    YOLO = "yolo"
+    LABEL_STUDIO = "label-studio"
+    TAGS = "tags"
+
+
+class TaskFormat(Name):
+    """What lists of photos to correct are written as."""
+
+    LABELME = "labelme"
+    LABEL_STUDIO = "label-studio"
+    CVAT = "cvat"
 
 
 class Item(Name):

@@ -93,6 +93,7 @@ class RunScores(_Part, extra="allow"):
         patterns: by class.
         proxy: of the training photos' proxy masks.
         retrain: of the masks used for the last retraining round.
+        refined: of the training photos' masks after `refine`, without those that a person has corrected.
         prediction: of the predictions of the evaluation photos.
         seconds: by stage.
     """
@@ -101,13 +102,14 @@ class RunScores(_Part, extra="allow"):
     patterns: dict[str, SignEvidence] = {}
     proxy: MaskScores = MaskScores()
     retrain: MaskScores = MaskScores()
+    refined: MaskScores = MaskScores()
     prediction: MaskScores = MaskScores()
     seconds: dict[str, NonNegativeFloat] = {}
 
     @property
     def masks(self) -> dict[str, MaskScores]:
-        """The masks that were scored, by ``proxy``, ``retrain`` and ``prediction``."""
-        kinds = {"proxy": self.proxy, "retrain": self.retrain, "prediction": self.prediction}
+        """The masks that were scored, by ``proxy``, ``retrain``, ``refined`` and ``prediction``."""
+        kinds = {name: getattr(self, name) for name in ("proxy", "retrain", "refined", "prediction")}
         return {name: scores for name, scores in kinds.items() if scores.iou}
 
 

@@ -18,7 +18,7 @@ from tag2mask.proxy import speck_area, without_specks
 
 
 def speckled():
-    """Return a mask of 200 x 300 of a box of class 1 with a hole and three specks, and a lone small object of class 2."""
+    """Return a mask of 200 x 300: a box of class 1 with a hole, three specks, and a lone small object of class 2."""
     mask = np.zeros((200, 300), np.uint8)
     mask[20:120, 30:130] = 1
     mask[50, 60:63] = 0

@@ -33,7 +33,7 @@ from tag2mask.report.confidence import Confidence
 from tag2mask.report.page import choose, mask_thumbnail, photo_thumbnail
 from tag2mask.report.survey import Doubt, Tally, doubt_of, regions, survey
 from tag2mask.runs.folder import read_metrics, resume_run
-from tag2mask.runs.tasks import _photo_sets
+from tag2mask.runs.tasks import photo_sets
 
 EMPTY = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 BAD_NAMES = (
@@ -429,16 +429,16 @@ def test_without_truth_and_evaluation_photos(tmp_path):
 
 def test_where_the_masks_of_a_run_lie(a_run):
     run = resume_run(a_run)
-    training, evaluation = _photo_sets(run)
+    training, evaluation = photo_sets(run)
     assert training.folders == {"proxy": a_run / "proxy", "prediction": a_run / "retrain"}
     assert (training.data, evaluation.data) == (run.train, run.evaluation)
     config = yaml.safe_load((a_run / "config.yaml").read_text())
     config["recipe"]["segmenter"]["retrain"] = 2
     (a_run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert _photo_sets(resume_run(a_run))[0].folders["prediction"] == a_run / "retrain-2"
+    assert photo_sets(resume_run(a_run))[0].folders["prediction"] == a_run / "retrain-2"
     config["data"]["eval_split"] = None
     (a_run / "config.yaml").write_text(yaml.safe_dump(config))
-    (photos,) = _photo_sets(resume_run(a_run))
+    (photos,) = photo_sets(resume_run(a_run))
     assert photos.folders == {"proxy": a_run / "proxy", "prediction": a_run / "predictions"}
 
 

@@ -8,6 +8,7 @@ from tag2mask.config.recipe import (
     PatternsConfig,
     ProxyConfig,
     Recipe,
+    RefineConfig,
     SegmenterConfig,
     TilesConfig,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "PatternsConfig",
     "ProxyConfig",
     "Recipe",
+    "RefineConfig",
     "SegmenterConfig",
     "Settings",
     "TilesConfig",

@@ -240,6 +240,29 @@ class InferenceConfig(_Part):
     compile: bool = False
 
 
+class RefineConfig(_Part):
+    """What is learnt from masks that a person has corrected (not in the paper; nothing without such masks).
+
+    Attributes:
+        spread: by how much, in standard deviations of its scores, a class's best threshold is taken to differ from the
+            recipe's before a corrected mask of it has been seen.
+        temperature: the IoU, summed over corrected photos, by which a threshold must be better to count e times as
+            much; a larger one trusts few photos less.
+        weight: how often an epoch shows a corrected mask for once that it shows another photo's.
+        others: so many photos that nobody has corrected are shown for one corrected mask, but 64 at least: they keep
+            what is known of classes without corrected masks.
+        epochs: passes over these photos, by which the last segmenter's head learns on; its backbone stays.
+        learning_rate: of that.
+    """
+
+    spread: Annotated[float, Field(gt=0, le=10)] = 0.5
+    temperature: Annotated[float, Field(gt=0, le=100)] = 0.2
+    weight: Positive = 8
+    others: Positive = 1
+    epochs: Positive = 3
+    learning_rate: Rate = 1e-3
+
+
 class TilesConfig(_Part):
     """Photos in overlapping squares, each of which is to the networks what a photo else is (paper: no tiles).
 
@@ -278,6 +301,7 @@ class Recipe(_Part):
     crf: CrfConfig = Field(CrfConfig(), description="of proxy masks; inference has its own")
     segmenter: SegmenterConfig = SegmenterConfig()
     inference: InferenceConfig = InferenceConfig()
+    refine: RefineConfig = RefineConfig()
     tiles: TilesConfig | None = Field(None, description="overlapping squares of large photos; null for whole photos")
 
     @field_validator("tiles")

@@ -77,7 +77,7 @@ def export(
         format: one of `FORMATS`.
         source: a run folder; of masks also any folder of mask files.
         out: the file to write, replaced if it is there, or the folder, which must be empty or not there.
-        masks: which ones of a run: ``predictions`` (if not given), ``proxy`` or ``retrain``.
+        masks: which ones of a run: ``predictions`` (if not given), ``proxy``, ``retrain`` or ``refined``.
         classes: file with the names of the foreground classes, one a line; else those of the run.
         photos: folder of the photos; else those of the run.
         split: file with the names of the masks to take, one a line; else all.

@@ -27,6 +27,9 @@ from tag2mask.files import whole
 LABELME_VERSION = "5.5.0"
 """The version of LabelMe whose files these are."""
 
+PHOTO_URL = "/data/local-files/?d="
+"""What stands before a photo's name in Label Studio's URL of it."""
+
 Record = dict[str, Any]
 
 
@@ -119,7 +122,7 @@ def write_label_studio(
     *,
     tolerance: float = 0.5,
     brush: bool = False,
-    photo_url: str = "/data/local-files/?d=",
+    photo_url: str = PHOTO_URL,
 ) -> None:
     """Write Label Studio tasks with predicted regions, and the labelling configuration beside them as XML.
 

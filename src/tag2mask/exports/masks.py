@@ -20,6 +20,7 @@ from tag2mask.errors import DataError, ExportError, RunError, nearest
 from tag2mask.names import IGNORE, MaskKind
 from tag2mask.networks.weights import read_about
 from tag2mask.progress import track
+from tag2mask.runs.corrected import FOLDER as CORRECTED
 from tag2mask.runs.folder import Run, resume_run
 
 log = logging.getLogger("tag2mask")
@@ -96,6 +97,9 @@ def open_masks(
     run = resume_run(source) if (source / "config.yaml").is_file() else None
     folder = _folder(source, masks, run)
     files = _chosen(_files(folder), split)
+    if run is not None:  # what a person has corrected is truth
+        corrected = masks_by_name(source / CORRECTED)
+        files = {name: corrected.get(name, file) for name, file in files.items()}
     names: tuple[str, ...] = ()
     if classes is not None:
         names = class_list(read_list(classes), classes)

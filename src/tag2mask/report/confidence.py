@@ -87,15 +87,13 @@ def confidence_of(area: float, rare: float | None, agreed: float | None, sign: f
 
     Args:
         area: the region's share of the photo.
-        rare: r, see `rarity`; None where no photo is without the class: a then takes its place.
+        rare: r, see `rarity`; None where no photo is without the class: it then counts as 1.
         agreed: a, `agreement` of the first and the final mask; None where there is one mask only.
         sign: s, the confidence that the class's pattern does not point to the background.
 
     >>> confidence_of(0.3, 0.8, 0.9), confidence_of(0.3, 0.8, 0.1), confidence_of(0.3, None, 0.6, 0.5)
-    (0.8, 0.4, 0.3)
+    (0.8, 0.4, 0.5)
     """
     if not area:
         return 0.0
-    factor = 1.0 if agreed is None else min(1.0, agreed / AGREED)
-    typical = rare if rare is not None else 1.0 if agreed is None else agreed
-    return sign * typical * factor
+    return sign * (1.0 if rare is None else rare) * (1.0 if agreed is None else min(1.0, agreed / AGREED))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from tag2mask.metrics import iou
 from tag2mask.names import IGNORE
 from tag2mask.patterns.orientation import SURE
 from tag2mask.progress import duration, track
+from tag2mask.report.asking import choose_next
 from tag2mask.report.colours import class_colours, stripes
 from tag2mask.report.confidence import Confidence
 from tag2mask.report.survey import LOOK, Doubt, Mask, PhotoSet, Tally, regions, survey
@@ -46,6 +47,9 @@ MOST_PHOTOS = 1000
 FIRST = 8
 """Masks at the head of the page."""
 
+ASKED = 10
+"""Photos that are named as the next to correct."""
+
 KINDS = {"proxy": "Proxy mask", "prediction": "Prediction", "truth": "Truth"}
 
 
@@ -56,6 +60,7 @@ def save_page(
     metrics: Scores,
     confidences: Sequence[Mapping[str, Sequence[Confidence]]],
     strict: bool = False,
+    corrected: Collection[str] = (),
 ) -> None:
     """Write ``report/index.html`` of a run folder.
 
@@ -69,6 +74,7 @@ def save_page(
         metrics: what ``metrics.json`` holds.
         confidences: for each set those of its photos' masks, by the photo's name.
         strict: raise for an unreadable photo instead of leaving it out.
+        corrected: names of the training photos whose masks a person has corrected.
 
     Raises:
         DataError: a mask is not of its photo or run, or the page cannot be written.
@@ -104,6 +110,8 @@ def save_page(
         look=LOOK,
         remarks=list(dict.fromkeys(remark for photos in about for remark in photos["remarks"])),
         gallery=gallery,
+        corrected=len(corrected),
+        asked=[(one.sample.name, one.sample.labels, one.doubt) for one in choose_next(surveys[0][1], corrected, ASKED)],
         first=_spread([place for place, entry in enumerate(gallery) if entry["set"] == about[-1]["name"]]),
     )
     write_bytes(out / "report" / "index.html", page.encode("utf-8", "replace"))
@@ -242,6 +250,7 @@ def _score_columns(about: Sequence[dict[str, Any]], metrics: Scores) -> list[dic
     columns = (
         ("proxy", "Proxy masks", about[0]["name"]),
         ("retrain", "Predictions used in retraining", about[0]["name"]),
+        ("refined", "Masks after corrections", about[0]["name"]),
         ("prediction", "Predictions", about[-1]["name"]),
     )
     scored = [(metrics.get(key) or {}, title, name) for key, title, name in columns]

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from tag2mask.data import Sample
 from tag2mask.data.loading import photo_batches, read_ahead
+from tag2mask.errors import RunError
 from tag2mask.files import write_bytes
 from tag2mask.methods import load_method
 from tag2mask.methods.base import Network
+from tag2mask.names import CrfUse
 from tag2mask.progress import track
 from tag2mask.report import PhotoSet
-from tag2mask.report.confidence import RARE, Confidence, Map, agreement, confidence_of, judged, rarity, region_of
-from tag2mask.runs.estimate import load_network, look_at_tiles
+from tag2mask.report.confidence import RARE, Confidence, Map, Mask, agreement, confidence_of, judged, rarity, region_of
+from tag2mask.runs.estimate import estimate_mask, load_network, look_at_tiles
 from tag2mask.runs.folder import Run, read_metrics
 
 COLUMNS = ("image", "class", "confidence", "area", "masks")
@@ -102,6 +104,34 @@ def write_confidences(run: Run, sets: Sequence[PhotoSet], confidences: Sequence[
     write_bytes(confidence_file(run), text.getvalue().encode("utf-8", "replace"))
 
 
+def read_confidences(run: Run, photos: PhotoSet) -> Confidences:
+    """Return what `write_confidences` wrote of a set of photos; nothing where there is no such file.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    file, found = confidence_file(run), Confidences()
+    if not file.is_file():
+        return found
+    labels = {name: label for label, name in enumerate(photos.data.classes, 1)}
+    try:
+        for row in csv.DictReader(StringIO(file.read_text("utf-8"))):
+            if row["masks"] == photos.final.name:
+                one = Confidence(labels[row["class"]], float(row["confidence"]), float(row["area"]))
+                found.setdefault(row["image"], []).append(one)
+    except (KeyError, TypeError, ValueError):
+        raise RunError(f"{file} is damaged; tag2mask report {run.out} writes it again") from None
+    return found
+
+
+def with_corrected(run: Run, confidences: Confidences) -> Confidences:
+    """Return the confidences of the training photos, 1 where a person has corrected the mask."""
+    masks = run.corrections.masks
+    return {
+        name: [one._replace(value=1.0) for one in some] if name in masks else some for name, some in confidences.items()
+    }
+
+
 def _without(samples: Sequence[Sample], classes: int) -> dict[str, list[int]]:
     """Return the photos that tell what scores a class has where it is not, spread over the set, with those classes."""
     chosen: dict[str, list[int]] = {}
@@ -117,25 +147,37 @@ def _look(
 ) -> Iterator[tuple[Sample, list[_Region]]]:
     """Yield each photo that has masks with the classes to judge; add to ``usual`` the scores of ``without``."""
     with_masks = [sample for sample in photos.data.samples if (photos.final / f"{sample.name}.png").exists()]
-    for sample, scores in _scores(run, network, with_masks, without, f"confidence, {photos.name} photos"):
+    for sample, scores, activation in _scores(run, network, with_masks, without, f"confidence, {photos.name} photos"):
         masks = photos.masks(sample)
         final = masks["prediction" if "prediction" in photos.folders else "proxy"]
         for label in without.get(sample.name, ()):
             positions = scores[label - 1].flatten()
             usual[label - 1].append(positions[:: -(-len(positions) // POSITIONS)].float().cpu().numpy())
-        regions = []
-        for label in judged(sample.labels, final):
-            agreed = agreement(masks["proxy"], final, label) if "proxy" in masks and "prediction" in masks else None
+        regions, labels = [], judged(sample.labels, final)
+        if "prediction" not in masks:
+            first = None
+        else:
+            first = masks["proxy"] if "proxy" in masks else _first_mask(run, scores, activation, labels, final)
+        for label in labels:
+            agreed = None if first is None else agreement(first, final, label)
             own = scores[label - 1].cpu().numpy()
             area = float((final == label).mean())
             regions.append(_Region(label, area, agreed, region_of(final, label, own.shape), own.astype(np.float16)))
         yield sample, regions
 
 
+def _first_mask(run: Run, scores: Tensor, activation: Tensor, labels: Sequence[int], final: Mask) -> Mask:
+    """Return the proxy mask that a photo would have, before any CRF: a second opinion on an evaluation photo."""
+    proxy = run.recipe.proxy.model_copy(update={"crf": CrfUse.NONE})
+    photo = np.broadcast_to(np.uint8(0), (*final.shape, 3))  # without a CRF its size alone counts
+    maps = [one.cpu().numpy() for one in (scores, activation)]
+    return estimate_mask(photo, maps[0], labels, run.recipe.model_copy(update={"proxy": proxy}), maps[1])
+
+
 def _scores(
     run: Run, network: Network, samples: Sequence[Sample], without: dict[str, list[int]], label: str
-) -> Iterator[tuple[Sample, Tensor]]:
-    """Yield each photo with its scores by the recipe's proxy method, float C x h x w."""
+) -> Iterator[tuple[Sample, Tensor, Tensor]]:
+    """Yield each photo with its scores by the recipe's proxy method and its class activations, float C x h x w."""
     method, recipe = load_method(run.recipe.proxy.method), run.recipe
     every = list(range(1, len(run.train.classes) + 1))
 
@@ -144,9 +186,9 @@ def _scores(
 
     if recipe.tiles:
         for sample, photo in track(read_ahead(samples, recipe.workers, run.strict), len(samples), label):
-            yield sample, look_at_tiles(network, method, photo, concerned(sample))[0]
+            yield sample, *look_at_tiles(network, method, photo, concerned(sample))
         return
     batches = photo_batches(samples, recipe.patterns.size, workers=recipe.workers, strict=run.strict, label=label)
     for some, images in batches:
-        scores, _ = method.look(network, images.to(run.device), [concerned(sample) for sample in some])
-        yield from zip(some, scores, strict=True)
+        found = method.look(network, images.to(run.device), [concerned(sample) for sample in some])
+        yield from zip(some, *found, strict=True)

@@ -27,6 +27,8 @@ from tag2mask.patterns import ClassPatterns
 from tag2mask.progress import duration, track
 from tag2mask.proxy import assign, beyond_peak_share, score_probabilities, settle
 from tag2mask.resize import resize_part
+from tag2mask.runs.choices import Evidence, add_photo, as_offsets, chosen
+from tag2mask.runs.corrected import corrected_mask
 from tag2mask.runs.folder import Run, check_classes
 from tag2mask.threads import map_ahead
 from tag2mask.tiles import tiles_of
@@ -35,36 +37,64 @@ log = logging.getLogger("tag2mask")
 Job: TypeAlias = tuple[Sample, NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
 """A photo, its scores and its class activations."""
 
+SHARES = 0.2
+"""What counts as a standard deviation in scores that are shares of a maximum."""
+
 _TOGETHER = 8
 """Photos that go through the network at once."""
 
 
 def estimate(run: Run) -> None:
-    """Write the training photos' proxy masks (Algorithm 1) to ``proxy/``."""
-    method, recipe = load_method(run.recipe.proxy.method), run.recipe
+    """Write the training photos' proxy masks (Algorithm 1) to ``proxy/``; corrected masks stand there as they are."""
+    method, recipe, corrections = load_method(run.recipe.proxy.method), run.recipe, run.corrections
     network = load_network(run)
     prepare_crf(recipe.proxy.crf != CrfUse.NONE)
+    choices = choose(run, network) if corrections.masks else {}
+    shifts = as_offsets(choices, run.train.classes)
 
     def write(job: Job) -> None:
         sample, photo, scores, activation = job
-        mask = method.finish(estimate_mask(photo, scores, sample.labels, recipe, activation))
+        mask = method.finish(estimate_mask(photo, scores, sample.labels, recipe, activation, shifts))
         write_mask(run.out / "proxy" / f"{sample.name}.png", mask)
 
-    def jobs() -> Iterator[Job]:
-        photos = read_ahead(todo, recipe.workers, run.strict)
-        for sample, photo in photos if recipe.tiles else ():
-            scores, activation = look_at_tiles(network, method, photo, sample.labels)
-            yield sample, photo, scores.cpu().numpy(), activation.cpu().numpy()
-        while chunk := list(islice(photos, _TOGETHER)):
-            labels = [sample.labels for sample, _ in chunk]
-            squares = torch.stack([as_tensor(square(photo, recipe.patterns.size)) for _, photo in chunk])
-            found = method.look(network, squares.to(run.device), labels)
-            for (sample, photo), *maps in zip(chunk, *(one.cpu().numpy() for one in found), strict=True):
-                yield sample, photo, *maps
-
     todo = without_mask(share(run.train.samples), run.out / "proxy")
-    for _ in track(map_ahead(write, jobs()), len(todo), "proxy masks"):
+    for sample in todo:
+        if sample.name in corrections.masks:
+            write_mask(run.out / "proxy" / f"{sample.name}.png", corrected_mask(sample, corrections, len(shifts)))
+    todo = [sample for sample in todo if sample.name not in corrections.masks]
+    for _ in track(map_ahead(write, _looks(run, network, todo)), len(todo), "proxy masks"):
         pass
+
+
+def choose(run: Run, network: Network) -> dict[str, dict[str, float]]:
+    """Return, and record as ``corrections``, what the corrected masks choose for each class."""
+    how, corrections, classes = run.recipe.refine, run.corrections, run.train.classes
+    spread = how.spread * (SHARES if load_method(run.recipe.proxy.method).in_shares else 1)
+    evidence = {label: Evidence() for label in range(1, len(classes) + 1)}
+    samples = [sample for sample in run.train.samples if sample.name in corrections.masks and sample.labels]
+    looks = _looks(run, network, samples)
+    for sample, _, scores, activation in track(looks, len(samples), "corrected photos"):
+        tagged = tagged_scores(scores, sample.labels, run.recipe, activation)
+        mask = corrected_mask(sample, corrections, len(classes))
+        add_photo(evidence, tagged, sample.labels, mask, spread)
+    choices = chosen(evidence, classes, spread, how.temperature)
+    run.record("corrections", {"photos": len(corrections.masks), "thresholds": choices})
+    return choices
+
+
+def _looks(run: Run, network: Network, samples: Sequence[Sample]) -> Iterator[Job]:
+    """Yield photos with their scores and class activations."""
+    method, recipe = load_method(run.recipe.proxy.method), run.recipe
+    photos = read_ahead(samples, recipe.workers, run.strict)
+    for sample, photo in photos if recipe.tiles else ():
+        scores, activation = look_at_tiles(network, method, photo, sample.labels)
+        yield sample, photo, scores.cpu().numpy(), activation.cpu().numpy()
+    while chunk := list(islice(photos, _TOGETHER)):
+        labels = [sample.labels for sample, _ in chunk]
+        squares = torch.stack([as_tensor(square(photo, recipe.patterns.size)) for _, photo in chunk])
+        found = method.look(network, squares.to(run.device), labels)
+        for (sample, photo), *maps in zip(chunk, *(one.cpu().numpy() for one in found), strict=True):
+            yield sample, photo, *maps
 
 
 def look_at_tiles(
@@ -100,6 +130,7 @@ def estimate_mask(
     labels: Sequence[int],
     recipe: Recipe,
     activation: NDArray[np.float32] | None = None,
+    shifts: NDArray[np.float32] | None = None,
 ) -> NDArray[np.uint8]:
     """Return a photo's proxy mask as the recipe says: Algorithm 1, then the CRF on the images it is for.
 
@@ -109,25 +140,50 @@ def estimate_mask(
         labels: the image-level labels.
         recipe: its ``proxy`` and ``crf`` are used.
         activation: float32 C x h x w, class activations in logits, for ``proxy.activation_weight``.
+        shifts: float32 C, added to each class's threshold; None for none.
 
     Returns:
         uint8 H x W.
     """
-    how, (height, width, _) = recipe.proxy, photo.shape
+    height, width, _ = photo.shape
     mask = np.zeros((height, width), np.uint8)
     if not labels:
         return mask
-    method = load_method(how.method)
-    rows = [label - 1 for label in labels]
-    tagged = scores[rows]
-    if "proxy.peak_share" in method.options:
-        tagged = beyond_peak_share(tagged, how.peak_share, how.share_per_skew)
-    if how.activation_weight and activation is not None and "proxy.activation_weight" in method.options:
-        tagged = settle(tagged - how.threshold, activation[rows], how.activation_weight) + np.float32(how.threshold)
+    tagged = tagged_scores(scores, labels, recipe, activation, shifts) + np.float32(level(recipe))
     for seen, kept, inner in parts_of((height, width), recipe.tiles):
         present = resize_part(torch.from_numpy(tagged), (height, width), *seen).numpy()
         mask[kept] = _assigned(photo[seen], present, labels, recipe)[inner]
     return mask
+
+
+def tagged_scores(
+    scores: NDArray[np.float32],
+    labels: Sequence[int],
+    recipe: Recipe,
+    activation: NDArray[np.float32] | None = None,
+    shifts: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Return the scores of a photo's classes beyond their thresholds, float32 L x h x w.
+
+    Args:
+        scores, labels, recipe, activation, shifts: as of `estimate_mask`; there is at least one label.
+    """
+    how, method = recipe.proxy, load_method(recipe.proxy.method)
+    rows = [label - 1 for label in labels]
+    tagged = scores[rows]
+    if "proxy.peak_share" in method.options:
+        tagged = beyond_peak_share(tagged, how.peak_share, how.share_per_skew)
+    tagged = tagged - np.float32(level(recipe))
+    if shifts is not None:
+        tagged = tagged - shifts[rows, None, None]
+    if how.activation_weight and activation is not None and "proxy.activation_weight" in method.options:
+        tagged = settle(tagged, activation[rows], how.activation_weight)
+    return tagged
+
+
+def level(recipe: Recipe) -> float:
+    """Return the threshold from which on a class is present, the same for all classes."""
+    return recipe.proxy.cam_thresholds[1] if load_method(recipe.proxy.method).in_shares else recipe.proxy.threshold
 
 
 def _assigned(

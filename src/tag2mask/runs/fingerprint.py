@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -25,11 +26,13 @@ class Known(BaseModel):
         tags: names of its classes.
         photo: size in bytes and time of last change in nanoseconds of its file.
         mask: the same of its true mask, None where there is none.
+        corrected: digest of the mask that a person has corrected, None where nobody has.
     """
 
     tags: tuple[str, ...]
     photo: tuple[int, int]
     mask: tuple[int, int] | None
+    corrected: str | None = None
 
 
 class Fingerprint(BaseModel):
@@ -57,19 +60,27 @@ class Changes:
         training: whether something differs that the classifier learns from: everything is done again.
         evaluated: whether the evaluation photos or their tags differ.
         stale: names of evaluation photos whose predictions are old.
+        corrected: whether masks that a person has corrected differ: what follows the class patterns is done again.
     """
 
     said: tuple[str, ...] = ()
     training: bool = False
     evaluated: bool = False
     stale: frozenset[str] = frozenset()
+    corrected: bool = False
 
 
-def fingerprint_of(train: ImageSet, evaluation: ImageSet) -> Fingerprint:
-    """Return the fingerprint of a run's data; the evaluation photos may be the training photos themselves."""
+def fingerprint_of(train: ImageSet, evaluation: ImageSet, corrected: Mapping[str, str] | None = None) -> Fingerprint:
+    """Return the fingerprint of a run's data.
+
+    Args:
+        train: the training photos.
+        evaluation: the evaluation photos; may be the training photos themselves.
+        corrected: digests of the training photos' corrected masks, by name.
+    """
     return Fingerprint(
         classes=train.classes,
-        train=_known(train),
+        train=_known(train, corrected or {}),
         evaluation=None if evaluation is train else _known(evaluation),
         levels=train.levels,
     )
@@ -126,12 +137,18 @@ def compare(before: Fingerprint, now: Fingerprint) -> Changes:
     if before.levels != now.levels:
         said.append(f"other levels of 16-bit photos: {before.levels} before, {now.levels} now")
     learnt = _differences(before.train, now.train, "training", said)
+    masks = {name: known.corrected for name, known in before.train.items() if known.corrected}
+    corrected = {name: known.corrected for name, known in now.train.items() if known.corrected}
+    if masks != corrected:
+        names = sorted(name for name in {*masks, *corrected} if masks.get(name) != corrected.get(name))
+        said.append(f"other corrected masks: {len(names)} training photo{'s'[: len(names) > 1]} ({few(names)})")
     seen = _differences(before.evaluation or {}, now.evaluation or {}, "evaluation", said)
     return Changes(
         tuple(said),
         training=(before.classes, before.levels) != (now.classes, now.levels) or any(learnt.values()),
         evaluated=any(seen.values()),
         stale=frozenset(seen["removed"]) | frozenset(seen["other files"]),
+        corrected=masks != corrected,
     )
 
 
@@ -159,13 +176,14 @@ def _differences(
     return found
 
 
-def _known(data: ImageSet) -> dict[str, Known]:
+def _known(data: ImageSet, corrected: Mapping[str, str] = MappingProxyType({})) -> dict[str, Known]:
     names = data.classes
     return {
         sample.name: Known(
             tags=tuple(names[label - 1] for label in sample.labels),
             photo=_stat(sample.image),
             mask=None if sample.mask is None else _stat(sample.mask),
+            corrected=corrected.get(sample.name),
         )
         for sample in data.samples
     }

@@ -17,21 +17,15 @@ import yaml
 from tag2mask.config import Recipe, parse_recipe, read_yaml
 from tag2mask.data import ImageSet, check_not_empty, check_photo_sizes, check_truth, keep_truth, load, trainable
 from tag2mask.distributed import barrier, device, is_main
-from tag2mask.errors import DataError, RunError, WeightsError
+from tag2mask.errors import DataError, RunError
 from tag2mask.files import absolute, is_unfinished, remove_unfinished, write_text
 from tag2mask.methods import load_method
-from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns.estimator import check_flip
-from tag2mask.runs.fingerprint import (
-    Changes,
-    Fingerprint,
-    compare,
-    fingerprint_of,
-    read_fingerprint,
-    write_fingerprint,
-)
+from tag2mask.runs.corrected import Corrections, has_masks, read_corrections, with_tags
+from tag2mask.runs.fingerprint import Changes, Fingerprint, compare, fingerprint_of, read_fingerprint, write_fingerprint
 from tag2mask.runs.lock import LOCK, locked
+from tag2mask.runs.networks import check_networks
+from tag2mask.runs.shadow import drop, take_place
 from tag2mask.scoring import RunScores, Scores
 
 log = logging.getLogger("tag2mask")
@@ -90,7 +84,7 @@ class Run:
     @cached_property
     def train(self) -> ImageSet:
         """The training photos with their image-level labels."""
-        data = trainable(self._listed)
+        data = trainable(with_tags(self._listed, self.corrections.tags))
         made_from = read_fingerprint(self.fingerprint_file) if self.keep else None
         data = data.with_levels(made_from.levels if made_from else None)
         return keep_truth(data, self.out / "truth" / "train")
@@ -122,6 +116,11 @@ class Run:
             )
         return load(self.source.path, self.source.labels, split, self.strict)
 
+    @cached_property
+    def corrections(self) -> Corrections:
+        """What a person has corrected; masks of photos that the run no longer has do not count."""
+        return read_corrections(self.out, {sample.name for sample in self._listed.samples})
+
     @property
     def device(self) -> torch.device:
         """The device that was asked for, else a GPU where there is one; with several processes, each its own."""
@@ -140,8 +139,23 @@ class Run:
 
     @property
     def segmenter_file(self) -> Path:
-        """The last segmenter of the run, retrained as often as the recipe says."""
-        return self.segmenter_after(self.recipe.segmenter.retrain)
+        """The last segmenter of the run: retrained as often as the recipe says, then refined by corrected masks."""
+        return self.refined_file if self.is_refined else self.segmenter_after(self.recipe.segmenter.retrain)
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether a person has corrected masks."""
+        return has_masks(self.out)
+
+    @property
+    def refined_file(self) -> Path:
+        """The segmenter that has learnt from corrected masks."""
+        return self.out / "segmenter-refined.safetensors"
+
+    @property
+    def refined_masks(self) -> Path:
+        """The folder of the training photos' masks by that segmenter and by the person."""
+        return self.out / "refined"
 
     @property
     def rounds(self) -> range:
@@ -161,7 +175,7 @@ class Run:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """The fingerprint of the data as it is now."""
-        return fingerprint_of(self.train, self.evaluation)
+        return fingerprint_of(self.train, self.evaluation, self.corrections.digests())
 
     @cached_property
     def changes(self) -> Changes:
@@ -259,13 +273,14 @@ def _begin(run: Run) -> None:
             f"{run.out} does not record its data; continue with --keep if the data has not changed, "
             "or start a run in another folder"
         )
+    drop(run.out)
     remove_unfinished(run.out)
     for data in (run.train, run.evaluation) if not is_known or run.changes.said else ():
         check_truth(data)
         check_photo_sizes(data.samples, run.recipe.tiles)
     check_flip(run.recipe.patterns.flip, run.train.classes)
     _warn_of_seen(run)
-    _check_networks(run.recipe)
+    check_networks(run.recipe)
     # The configuration first: a folder with nothing else is a run that was killed at its start, and starts again.
     write_config(run)
     if not is_known and not run.classifier_file.exists():
@@ -295,6 +310,7 @@ def resume_run(out: str | Path, *, strict: bool = False) -> Run:
     config = Path(out) / "config.yaml"
     if not config.is_file():
         raise RunError(f"{out} holds no run: it has no config.yaml; start one with tag2mask run")
+    take_place(Path(out))
     try:
         values = read_yaml(config.read_bytes())
         source = Source(**values["data"])
@@ -320,24 +336,6 @@ def read_metrics(out: Path) -> Scores:
         return cast(Scores, values)
     except (ValueError, OSError, RecursionError):
         raise RunError(f"{file} is damaged; delete it and call tag2mask evaluate {out}") from None
-
-
-def _check_networks(recipe: Recipe) -> None:
-    """Build what a recipe names, so that a wrong name or missing weights show before anything is written."""
-    how = recipe.patterns
-    for part, layers, stride, train_from in (
-        (recipe.backbone, how.layers, how.output_stride, recipe.classifier.train_from),
-        (recipe.segmenter.backbone or recipe.backbone, (), recipe.segmenter.output_stride, recipe.segmenter.train_from),
-    ):
-        backbone = Backbone(part.name, layers, output_stride=stride, weights=part.weights)
-        backbone.freeze_before(train_from)
-        if layers and (refusal := load_method(recipe.proxy.method).refusal(backbone)):
-            raise WeightsError(refusal)
-    decoder = recipe.segmenter
-    network = SegmentationNetwork(
-        part.name, (), head=decoder.head, output_stride=decoder.output_stride, weights="random"
-    )
-    network.backbone.freeze_before(decoder.train_from)  # of what the head leaves of it
 
 
 def _warn_of_seen(run: Run) -> None:

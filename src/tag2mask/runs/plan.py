@@ -73,6 +73,7 @@ def estimate_seconds(run: Run) -> float:
         "estimate": train * (tiled * forward * side**2 + read + crf * (recipe.proxy.crf != CrfUse.NONE)),
         "segment": training,
         "retrain": recipe.segmenter.retrain * (training + train * seen),
+        "refine": train * seen + 2 * len(run.corrections.masks) * recipe.refine.weight * recipe.refine.epochs * read,
         "predict": test * seen,
         "evaluate": 0.02 * (2 * train + test),
     }

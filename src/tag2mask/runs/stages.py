@@ -1,6 +1,6 @@
 """The stages in order, each with what it writes; doing them, and doing them again.
 
-photos + tags -> classify -> discover -> estimate -> segment -> retrain -> predict -> evaluate -> report
+photos + tags -> classify -> discover -> estimate -> segment -> retrain -> refine -> predict -> evaluate -> report
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from tag2mask.patterns.estimator import check_flip
 from tag2mask.progress import duration
 from tag2mask.runs.confidence import confidence_file
 from tag2mask.runs.estimate import estimate
-from tag2mask.runs.fingerprint import write_fingerprint
+from tag2mask.runs.fingerprint import Changes, write_fingerprint
 from tag2mask.runs.folder import Run, check_unchanged, checkpoint_of, read_metrics, with_flip, write_config
 from tag2mask.runs.lock import locked
+from tag2mask.runs.refine import refine
 from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, report, retrain, say_doubts, segment
 from tag2mask.scoring import Scores
 
@@ -122,6 +123,15 @@ STAGES: dict[str, Stage] = {
             is_needed=lambda run: bool(run.rounds),
         ),
         Stage(
+            StageName.REFINE,
+            "Teach the segmenter what a person has corrected, and predict masks of the training photos.",
+            refine,
+            files=lambda run: [run.refined_file],
+            folders=lambda run: [run.refined_masks],
+            checkpoints=lambda run: [checkpoint_of(run.refined_file)],
+            is_needed=lambda run: run.is_refined,
+        ),
+        Stage(
             StageName.PREDICT,
             "Predict the final masks.",
             predict,
@@ -132,7 +142,7 @@ STAGES: dict[str, Stage] = {
             StageName.EVALUATE,
             "Score the masks against true masks, if there are any.",
             evaluate,
-            metrics=("proxy", "retrain", "prediction"),
+            metrics=("proxy", "retrain", "refined", "prediction"),
             repeats=True,
         ),
         Stage(
@@ -149,6 +159,10 @@ STAGES: dict[str, Stage] = {
     )
 }
 """What a run does, in this order."""
+
+AFTER_CORRECTIONS = (StageName.ESTIMATE, StageName.REFINE, StageName.PREDICT, StageName.EVALUATE, StageName.REPORT)
+"""What is done again when corrected masks differ. Segmenters of the stages between learnt from tags; `refine` goes on
+from the last of them."""
 
 
 def find_stage(name: str) -> Stage:
@@ -218,7 +232,7 @@ def redo_stage(run: Run, name: str) -> list[str]:
         if not stage.is_needed(run):
             raise RunError(f"the recipe of {run.out} has no stage {name}; nothing to repeat")
         check_unchanged(run)
-        _check_ready(run, stage)
+        check_ready(run, name)
         later = from_stage(name)[1:]
         if is_main():
             # What is written as a whole in a moment, such as the report, stays until the new one takes its place.
@@ -254,9 +268,13 @@ def flip(run: Run, classes: Sequence[str]) -> None:
         write_config(run)
 
 
-def _check_ready(run: Run, stage: Stage) -> None:
-    """Check that what the stages before write as a whole is there, before anything is removed."""
-    for earlier in list(STAGES.values())[: list(STAGES.values()).index(stage)]:
+def check_ready(run: Run, name: str) -> None:
+    """Check that what the stages before one write as a whole is there.
+
+    Raises:
+        RunError: it is not.
+    """
+    for earlier in list(STAGES.values())[: list(STAGES).index(name)]:
         missing = [file for file in earlier.files(run) if earlier.is_needed(run) and not file.exists()]
         if missing:
             raise RunError(f"{missing[0]} does not exist; call tag2mask run, which runs {earlier.name} first")
@@ -281,6 +299,8 @@ def _remove_stale(run: Run) -> None:
     changes = run.changes
     for stage in from_stage(StageName.CLASSIFY) if changes.training else ():
         stage.remove(run)
+    for after in AFTER_CORRECTIONS if changes.corrected else ():
+        STAGES[after].remove(run)
     for name in changes.stale:
         (run.out / "predictions" / f"{name}.png").unlink(missing_ok=True)
     for name in (StageName.EVALUATE, StageName.REPORT):  # else a process killed here would leave old scores
@@ -298,12 +318,15 @@ def stages_to_do(run: Run, until: str = StageName.REPORT) -> list[str]:
     return [
         stage.name
         for stage in stages
-        if stage.is_needed(run)
-        and (
-            not stage.is_done(run)
-            or (changes is not None and (changes.training or (changes.evaluated and stage.name == StageName.CLASSIFY)))
-        )
+        if stage.is_needed(run) and (not stage.is_done(run) or (changes is not None and _is_stale(stage.name, changes)))
     ]
+
+
+def _is_stale(name: str, changes: Changes) -> bool:
+    """Return whether a stage that is done is done again, as data has changed."""
+    if changes.training or (changes.corrected and name in AFTER_CORRECTIONS):
+        return True
+    return changes.evaluated and name == StageName.CLASSIFY
 
 
 def _are_complete(run: Run, stages: Sequence[Stage]) -> bool:
@@ -314,7 +337,9 @@ def _are_complete(run: Run, stages: Sequence[Stage]) -> bool:
     masks += [
         run.out / "predictions" / f"{sample.name}.png" for sample in run.evaluation if StageName.PREDICT in needed
     ]
-    figures = {name for stage in needed.values() for name in stage.metrics} - ({"retrain"} if not run.rounds else set())
+    masks += [run.refined_masks / f"{sample.name}.png" for sample in run.train if StageName.REFINE in needed]
+    without = {name for name, has in (("retrain", run.rounds), ("refined", run.is_refined)) if not has}
+    figures = {name for stage in needed.values() for name in stage.metrics} - without
     if not (all(file.exists() for file in (*models, *masks)) and figures <= set(read_metrics(run.out))):
         return False
     if StageName.REPORT not in needed:

@@ -22,9 +22,10 @@ from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns import ClassPatterns
 from tag2mask.patterns.orientation import SURE
 from tag2mask.report import OverviewRow, PhotoSet, save_overview, save_page, save_patterns
-from tag2mask.runs.confidence import confidences_of, write_confidences
+from tag2mask.runs.confidence import confidences_of, with_corrected, write_confidences
 from tag2mask.runs.estimate import prepare_crf
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of, read_metrics
+from tag2mask.runs.refine import not_corrected, put_corrected, share_masks
 from tag2mask.scoring import score_set
 from tag2mask.segmenter import Segmenter
 from tag2mask.training.classifier import mean_precision, train_classifier
@@ -156,12 +157,21 @@ def retrain(run: Run) -> None:
         masks = run.masks_of_round(rounds)
         segmenter = SegmentationNetwork.load(run.segmenter_after(rounds - 1)).to(run.device)
         readable = [s for s in run.train.samples if (run.out / "proxy" / f"{s.name}.png").exists()]
+        put_corrected(run, readable, masks)
         predict_masks(segmenter, readable, masks, run.recipe, known_labels=True, strict=run.strict)
         train_on(run, masks, rounds)
 
 
 def predict(run: Run) -> None:
-    """Predict the evaluation photos with the last segmenter, to ``predictions/``."""
+    """Predict the evaluation photos with the last segmenter, to ``predictions/``.
+
+    Where these are the training photos and the run is refined, ``refined/`` has these masks already, under their tags.
+    """
+    if run.is_refined and run.evaluation is run.train:
+        if is_main():
+            share_masks(run.train.samples, run.refined_masks, run.out / "predictions")
+        barrier()
+        return
     segmenter = SegmentationNetwork.load(run.segmenter_file).to(run.device)
     check_classes(run, segmenter.classes, run.segmenter_file)
     prepare_crf(run.recipe.inference.crf is not None)
@@ -169,14 +179,15 @@ def predict(run: Run) -> None:
 
 
 def evaluate(run: Run) -> None:
-    """Score proxy masks, retraining masks and predictions where truth exists."""
+    """Score proxy masks, retraining masks and predictions where truth exists; not those that a person has corrected."""
     for name, data, folder in (
         ("proxy", run.train, run.out / "proxy"),
         ("retrain", run.train, run.retrain_masks),
+        ("refined", run.train, run.refined_masks),
         ("prediction", run.evaluation, run.out / "predictions"),
     ):
         if folder.is_dir():
-            run.record(name, score_set(data, folder))
+            run.record(name, score_set(not_corrected(run, data), folder))
 
 
 def report(run: Run) -> None:
@@ -194,18 +205,21 @@ def report(run: Run) -> None:
             rows.append(OverviewRow(sample.name, photo, data.truth(sample), proxy, model.predict(photo)))
     picture = run.out / "report" / "overview.png"
     save_overview(rows, run.train.classes, picture)
-    photo_sets = _photo_sets(run)
-    confidences = confidences_of(run, photo_sets)
-    write_confidences(run, photo_sets, confidences)
-    save_page(run.out, photo_sets, run.recipe, read_metrics(run.out), confidences, run.strict)
+    shown = photo_sets(run)
+    confidences = confidences_of(run, shown)
+    confidences[0] = with_corrected(run, confidences[0])
+    write_confidences(run, shown, confidences)
+    metrics, corrected = read_metrics(run.out), run.corrections.masks
+    save_page(run.out, shown, run.recipe, metrics, confidences, run.strict, corrected)
 
 
-def _photo_sets(run: Run) -> list[PhotoSet]:
+def photo_sets(run: Run) -> list[PhotoSet]:
     """Return the photos of the page: those of training, and those of evaluation if they are others."""
     proxy, predictions = run.out / "proxy", run.out / "predictions"
     if run.evaluation is run.train:
         return [PhotoSet("training", run.train, {"proxy": proxy, "prediction": predictions})]
-    folders = {"proxy": proxy} | ({"prediction": run.retrain_masks} if run.rounds else {})
+    of_training = run.refined_masks if run.is_refined else run.retrain_masks
+    folders = {"proxy": proxy} | ({"prediction": of_training} if run.rounds or run.is_refined else {})
     return [
         PhotoSet("training", run.train, folders),
         PhotoSet("evaluation", run.evaluation, {"prediction": predictions}),

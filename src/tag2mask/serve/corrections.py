@@ -112,6 +112,7 @@ def refine(run: Path, masks: Path) -> bool:
         "--format",
         "png",
         "--yes",
+        "--all",  # a person has submitted each of them
     ]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if ended.returncode:

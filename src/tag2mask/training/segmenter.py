@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import Dataset, Subset
 
 from tag2mask.config import SegmenterConfig, TilesConfig
 from tag2mask.data import Sample
@@ -37,6 +39,7 @@ def train_segmenter(
     tiles: TilesConfig | None = None,
     label: str = "segmenter",
     strict: bool = False,
+    often: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Train a segmenter on masks by cross-entropy, 255 ignored, or on seeds (`tag2mask.training.losses`).
 
@@ -51,6 +54,7 @@ def train_segmenter(
         tiles: photos are learnt in these, each with the tags that its mask shows; None for whole photos.
         label: what the progress shows.
         strict: as in `fit`.
+        often: how often an epoch shows some of the photos, by name; the others once.
     """
     stride, layers, plain = how.label_stride, segmenter.backbone.layers, how.method == Teaching.PLAIN
     features = cache(lambda: features_in_training(segmenter.backbone))  # of the weights that `fit` begins with
@@ -88,9 +92,13 @@ def train_segmenter(
             if frozen.has_room():
                 frozen.compute(workers, f"{label}, features")
                 kept = frozen
+        data: Dataset[tuple[int, Pair | str]] = kept or photos()
+        if often:
+            items = (kept.photos if kept else cast(MaskedPhotos, data)).items
+            data = Subset(data, [place for place, (one, _) in enumerate(items) for _ in range(often.get(one.name, 1))])
         groups = parameter_groups(segmenter, how.learning_rate, how.backbone_learning_rate)
         fit(
-            segmenter, kept or photos(), loss if plain else seeded,
+            segmenter, data, loss if plain else seeded,
             torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
             batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=0 if kept else workers,
             checkpoint=checkpoint, label=label, weigh=pixels if plain else len, strict=strict,

@@ -58,13 +58,9 @@ def load_coco(
     folder = path.parent.parent if path.name == _ROBOFLOW else path.parent
     if split is not None and (sister := instances_file(folder, split)):
         path, split = sister, None
-    data = read_json(path)
-    categories = _records(data, "categories", {"id": _id, "name": _text}, path)
-    photos = _records(data, "images", {"id": _id, "file_name": _text, "width": _pixels, "height": _pixels}, path)
-    annotations = _records(data, "annotations", {"image_id": _id, "category_id": _id, "iscrowd": _flag}, path)
-    classes, index_of = _classes(categories, path)
-    files = _photo_files(photos, path, images)
-    drawings = dict(zip(files, _drawings(photos, annotations, index_of, path), strict=True))
+    classes, photos = read_instances(path)
+    files = _photo_files([name for name, _ in photos], path, images)
+    drawings = dict(zip(files, (drawing for _, drawing in photos), strict=True))
     names = set(files) if split is None else _split_names(split, files, path)
     sizes = {name: drawing[:2] for name, drawing in drawings.items() if all(drawing[:2])}
     kept, notes = readable({name: files[name] for name in sorted(names)}, strict, sizes)
@@ -81,6 +77,22 @@ def load_coco(
         remarks=coco_remarks(published, len(samples), sum(bool(sample.labels) for sample in samples))
         + _without_outline(drawings),
     )
+
+
+def read_instances(path: str | Path) -> tuple[tuple[str, ...], list[tuple[str, Drawing]]]:
+    """Return the classes of a COCO instances JSON, and of each photo its file's name and what to draw on it.
+
+    Raises:
+        DataError: the JSON is missing or not COCO's.
+    """
+    path = Path(path)
+    data = read_json(path)
+    categories = _records(data, "categories", {"id": _id, "name": _text}, path)
+    photos = _records(data, "images", {"id": _id, "file_name": _text, "width": _pixels, "height": _pixels}, path)
+    annotations = _records(data, "annotations", {"image_id": _id, "category_id": _id, "iscrowd": _flag}, path)
+    classes, index_of = _classes(categories, path)
+    drawings = _drawings(photos, annotations, index_of, path)
+    return classes, [(photo["file_name"], drawing) for photo, drawing in zip(photos, drawings, strict=True)]
 
 
 def instances_file(folder: Path, split: str | Path | None) -> Path | None:
@@ -205,12 +217,12 @@ def _file_parts(file: str, path: Path) -> tuple[str, ...]:
     return parts
 
 
-def _photo_files(photos: list[Record], path: Path, images: str | Path | None) -> dict[str, Path]:
+def _photo_files(photos: list[str], path: Path, images: str | Path | None) -> dict[str, Path]:
     """Return where each photo should lie, by name."""
     names = ("images", path.stem.removeprefix("instances_"), ".")
     beside = [folder / name for folder in (path.parent, path.parent.parent) for name in names]
     folders = beside if images is None else [Path(images)]
-    files = [_file_parts(photo["file_name"], path) for photo in photos]
+    files = [_file_parts(photo, path) for photo in photos]
     for surplus in range(max(map(len, files), default=0)):  # folders that the JSON has and this machine has not
         tails = [PurePosixPath(*(parts[surplus:] or parts[-1:])) for parts in files]
         for folder in folders:

@@ -1,103 +1,17 @@
-"""The command line, every command in one file: one a stage, `run`, `predict`, and others. Parses, calls, prints."""
+"""The commands: one a stage, `run`, `predict`, and others."""
 
 from __future__ import annotations
 
-import errno
-import io
-import os
-import signal
-import sys
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
-
-# Idle threads must not spin: cores may be shared. OpenMP reads this when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# What an Apple GPU lacks is done on the CPU, with a warning from torch. torch reads this when it is imported.
-os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
-
-from tag2mask.threads import by_affinity, cores
-
-# OpenMP does not know of a container's limit on processor time: it would start a thread for each core of the machine.
-if cores() < by_affinity():
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from tag2mask import devices, logs
-from tag2mask.distributed import first_to_fail, is_main, leave
-from tag2mask.errors import UserError, nearest
-from tag2mask.names import (
-    DemoKind,
-    ExportFormat,
-    Item,
-    LogFormat,
-    MaskKind,
-    Name,
-    StageName,
-    method_names,
-    recipe_names,
-)
-
-INTERRUPTED = 130
-"""The exit code that typer gives for Ctrl-C."""
-
-Chosen = TypeVar("Chosen", bound=Name)
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=True,
-    epilog="Exit codes: 0 done; 1 internal error; 2 user error (one-line message); 130 stopped.",
-)
-data_app = typer.Typer(
-    help="Prepare published data sets.\n\nExample: tag2mask data sbd SBD --out masks", no_args_is_help=True
-)
-app.add_typer(data_app, name="data")
-Labels = Annotated[str | None, typer.Option(help="Tag table (CSV or JSON). For a VOCdevkit also 'xml' or 'masks'.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable photo.")]
-Device = Annotated[
-    str | None,
-    typer.Option(help="Device: cpu, cuda, cuda:1, mps ... (default: a GPU if there is one).", callback=devices.choose),
-]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
-
-
-def _choice(names: type[Chosen], value: str, what: str) -> Chosen:
-    """Return the name of an enum that a person typed."""
-    if value not in list(names):
-        known = ", ".join(names)
-        raise UserError(f"no {what} '{value}'{nearest(value, list(names))} ({what}s: {known})")
-    return names(value)
-
-
-def _one_of(names: Iterable[str]) -> Any:
-    """Return what completes a value in the shell."""
-    return lambda: [str(name) for name in names]
-
-
-@app.callback()
-def options(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings, errors and the result only.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print every parameter, and where in the code errors occur.")
-    ] = False,
-    log_format: Annotated[
-        str, typer.Option(help="Format of messages: text or json.", autocompletion=_one_of(LogFormat))
-    ] = "text",
-) -> None:
-    """From image tags to pixel masks.
-
-    Example: tag2mask run photos/ --labels tags.csv --out runs/mine
-
-    Options on this page stand before the command: tag2mask --quiet run ...
-    """
-    if quiet and verbose:
-        raise UserError("--quiet and --verbose: choose one")
-    logs.set_up(quiet=quiet, verbose=verbose, log_format=_choice(LogFormat, log_format, "log format"))
+from tag2mask import logs
+from tag2mask.cli.app import Device, Labels, RunFolder, Strict, app, choice, data_app, finish, one_of, print_scores
+from tag2mask.distributed import is_main
+from tag2mask.errors import UserError
+from tag2mask.names import DemoKind, ExportFormat, Item, MaskKind, StageName, method_names, recipe_names
 
 
 @app.command()
@@ -115,7 +29,7 @@ def run(
         typer.Option(help=f"Method to use instead: {', '.join(method_names())}.", autocompletion=method_names),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
-    until: Annotated[str, typer.Option(help="Last stage to run.", autocompletion=_one_of(StageName))] = "report",
+    until: Annotated[str, typer.Option(help="Last stage to run.", autocompletion=one_of(StageName))] = "report",
     keep: Annotated[bool, typer.Option("--keep", help="Keep results of data that has changed since.")] = False,
     device: Device = None,
     strict: Strict = False,
@@ -135,14 +49,14 @@ def run(
     chosen = load_recipe(recipe, method_settings(method, settings or ()))
     logs.warn(idle_settings(chosen, settings or ()))
     opened = open_run(out, source, chosen, strict=strict, keep=keep)
-    _finish(opened, until)
+    finish(opened, until)
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the photos and the run.")] = Path("tag2mask-demo"),
     kind: Annotated[
-        str, typer.Option(help=f"Kind of photos: {', '.join(DemoKind)}.", autocompletion=_one_of(DemoKind))
+        str, typer.Option(help=f"Kind of photos: {', '.join(DemoKind)}.", autocompletion=one_of(DemoKind))
     ] = "plain",
     device: Device = None,
 ) -> None:
@@ -154,7 +68,7 @@ def demo(
     from tag2mask.demo.kinds import write_kind
     from tag2mask.runs.folder import Source, open_run
 
-    kind = _choice(DemoKind, kind, "kind")
+    kind = choice(DemoKind, kind, "kind")
     scenes = out / ("scenes" if kind == DemoKind.PLAIN else kind)
     if (out / "config.yaml").exists() and not scenes.exists():
         raise UserError(f"{out} holds another run; choose another folder with --out")
@@ -162,7 +76,7 @@ def demo(
         typer.echo(f"generating photos in {scenes}")
         write_kind(scenes, kind)
     source = Source.of(scenes, split="train", eval_split="val")
-    _finish(open_run(out, source, load_recipe("demo")), "report")
+    finish(open_run(out, source, load_recipe("demo")), "report")
 
 
 @app.command()
@@ -212,7 +126,7 @@ def evaluate(
     from tag2mask.api import evaluate as score
 
     scores = score(masks, truth, split=split, classes=classes, json_file=json_file, csv_file=csv_file).model_dump()
-    _print_scores({"masks": scores} if "miou" in scores else scores)
+    print_scores({"masks": scores} if "miou" in scores else scores)
 
 
 @app.command()
@@ -220,7 +134,7 @@ def reproduce(
     item: Annotated[
         str,
         typer.Argument(
-            help="table1, table2, table3, figure1, figure3, figure4 or figure5.", autocompletion=_one_of(Item)
+            help="table1, table2, table3, figure1, figure3, figure4 or figure5.", autocompletion=one_of(Item)
         ),
     ],
     data: Annotated[Path, typer.Argument(help="VOCdevkit or COCO folder, or data as for `run`.")],
@@ -263,7 +177,7 @@ def export(
         str,
         typer.Argument(
             help="coco, labelme, yolo, label-studio, fiftyone, voc-server, onnx or huggingface.",
-            autocompletion=_one_of(ExportFormat),
+            autocompletion=one_of(ExportFormat),
         ),
     ],
     source: Annotated[Path, typer.Argument(help="Run folder, or folder of masks.")],
@@ -271,7 +185,7 @@ def export(
     masks: Annotated[
         str | None,
         typer.Option(
-            help="Masks of a run to export: predictions (default), proxy or retrain.", autocompletion=_one_of(MaskKind)
+            help="Masks of a run to export: predictions (default), proxy or retrain.", autocompletion=one_of(MaskKind)
         ),
     ] = None,
     classes: Annotated[Path | None, typer.Option(help="File with the class names, one per line.")] = None,
@@ -384,7 +298,7 @@ def flip(
 
     opened = resume_run(run, strict=strict)
     turn(opened, classes)
-    _finish(opened, "report")
+    finish(opened, "report")
 
 
 @app.command()
@@ -466,100 +380,4 @@ _stage("discover", "Find the class patterns.")
 _stage("estimate", "Write the proxy masks.")
 _stage("segment", "Train the segmenter on the proxy masks.")
 _stage("retrain", "Predict the training photos and train a new segmenter on these masks.")
-_stage("report", "Write the report page and the overview.")
-
-
-def main() -> None:
-    """Run the command line. A user error ends in one line and exit code 2.
-
-    Of several processes, only the main one prints; others only warn, and the first to fail says why.
-    """
-    logs.set_up()
-    devices.choose(None)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for names that a Windows code page lacks
-    if not is_main():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    try:
-        with _interrupts_said():
-            app(prog_name="tag2mask")
-    except UserError as error:
-        if first_to_fail():
-            logs.tell(str(error), error)
-        sys.exit(2)
-    except SystemExit as end:
-        if end.code == INTERRUPTED and is_main():
-            logs.tell("stopped; the same command continues from here")
-        if not end.code:
-            leave()
-        raise
-    except Exception as error:
-        if not first_to_fail():
-            sys.exit(1)  # an exchange with a process that has said why it failed
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            logs.tell(
-                f"{error.filename or 'a file'}: the disk is full; free some space and call the command again", error
-            )
-            sys.exit(2)
-        if not logs.is_json():
-            raise
-        logs.LOG.critical("%s", error, exc_info=error)
-        sys.exit(1)
-
-
-@contextmanager
-def _interrupts_said() -> Iterator[None]:
-    """Say at once that Ctrl-C was heard: threads and processes may take seconds to end."""
-    home, before = os.getpid(), signal.getsignal(signal.SIGINT)
-
-    def heard(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, before)
-        if os.getpid() == home and is_main():  # not in a forked process that reads photos
-            os.write(
-                2, logs.as_line("stopping; press Ctrl-C again to stop at once").encode()
-            )  # print may be at work below
-        raise KeyboardInterrupt
-
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, heard)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _finish(opened: Any, until: str) -> None:
-    from tag2mask.config import recipe_yaml
-    from tag2mask.runs.plan import plan
-    from tag2mask.runs.stages import run_stages
-
-    logs.LOG.debug("every parameter:\n%s", recipe_yaml(opened.recipe))
-    if is_main() and not logs.is_quiet():
-        typer.echo(plan(opened))
-    _print_scores(run_stages(opened, until))
-    typer.echo(f"everything is in {opened.out}")
-
-
-def _print_scores(scores: dict[str, Any]) -> None:
-    columns = {name: part for name, part in scores.items() if isinstance(part, dict) and part.get("iou")}
-    if not columns:
-        return
-    from rich.text import Text
-
-    from tag2mask.notebook import number
-
-    table = Table("class, IoU in percent", *columns, title=None)
-    for name in next(iter(columns.values()))["iou"]:
-        table.add_row(Text(name), *(number(part["iou"].get(name)) for part in columns.values()))
-    table.add_section()
-    table.add_row("mIoU", *(number(part["miou"]) for part in columns.values()))
-    table.add_row("images", *(str(part["images"]) for part in columns.values()))
-    from rich.console import Console
-
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
+_stage("report", "Write the report page, the overview and confidence.csv.")

@@ -1,0 +1,31 @@
+"""The networks of a recipe: whether they can be had."""
+
+from __future__ import annotations
+
+from tag2mask.config import Recipe
+from tag2mask.errors import WeightsError
+from tag2mask.methods import load_method
+from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.deeplab import SegmentationNetwork
+
+
+def check_networks(recipe: Recipe) -> None:
+    """Build what a recipe names, so that a wrong name or missing weights show before anything is written.
+
+    Raises:
+        WeightsError: one cannot be had.
+    """
+    how = recipe.patterns
+    for part, layers, stride, train_from in (
+        (recipe.backbone, how.layers, how.output_stride, recipe.classifier.train_from),
+        (recipe.segmenter.backbone or recipe.backbone, (), recipe.segmenter.output_stride, recipe.segmenter.train_from),
+    ):
+        backbone = Backbone(part.name, layers, output_stride=stride, weights=part.weights)
+        backbone.freeze_before(train_from)
+        if layers and (refusal := load_method(recipe.proxy.method).refusal(backbone)):
+            raise WeightsError(refusal)
+    decoder = recipe.segmenter
+    network = SegmentationNetwork(
+        part.name, (), head=decoder.head, output_stride=decoder.output_stride, weights="random"
+    )
+    network.backbone.freeze_before(decoder.train_from)  # of what the head leaves of it
