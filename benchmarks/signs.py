@@ -91,7 +91,7 @@ def opened(name: str, args: argparse.Namespace) -> ImageSet:
     if name in set(DemoKind):
         folder = args.out / name
         if not folder.exists():
-            write_kind(folder, DemoKind(name), 150, 0, 320)
+            write_kind(folder, DemoKind(name), count=150)
         return trainable(load(folder))
     has_split = args.split and list(Path(name).rglob(f"{args.split}.txt"))
     return trainable(load(name, split=args.split if has_split else None))
