@@ -2,9 +2,10 @@
 
     python benchmarks/confidence.py runs/voc runs/tile --json confidence.json
 
-A run's photos need true masks. Rows of `confidence.csv` count whose class the true mask shows. Below Spearman's rank
-correlation stands the mean true IoU of the fifth of the masks with the lowest confidence, of the second fifth, and so
-on. `--masks retrain` scores other masks of the training photos by the same confidences.
+A run's photos need true masks. Rows of `confidence.csv` count whose class the true mask shows. A mask without a pixel
+of the class has confidence 0 and IoU 0, which is easy to order: the correlation without such masks stands beside it.
+Below is the mean true IoU of the fifth of the masks with the lowest confidence, of the second fifth, and so on.
+`--masks retrain` scores other masks of the training photos by the same confidences.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ FIFTHS = 5
 
 
 class Row(NamedTuple):
-    """A class in a photo: its confidence and its mask's true IoU, 0..1."""
+    """A class in a photo: its confidence and its mask's true IoU, 0..1, and whether the mask shows it at all."""
 
     label: str
     confidence: float
     iou: float
+    shown: bool = True
 
 
 def main() -> None:
@@ -63,7 +65,8 @@ def rows_of(run: Run, masks: str | None = None, only: set[str] | None = None) ->
             label = run.train.classes.index(row["class"]) + 1
             if truth is not None and (truth == label).any():
                 mask = read_mask(run.out / (masks or row["masks"]) / f"{sample.name}.png")
-                rows.append(Row(row["class"], float(row["confidence"]), agreement(mask, truth, label)))
+                iou = agreement(mask, truth, label)
+                rows.append(Row(row["class"], float(row["confidence"]), iou, bool((mask == label).any())))
     return rows
 
 
@@ -74,6 +77,8 @@ def measured(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "count": len(rows),
         "spearman": spearman(rows),
+        "shown": sum(row.shown for row in rows),
+        "spearman_shown": spearman([row for row in rows if row.shown]),
         "classes": {name: spearman([row for row in rows if row.label == name]) for name in classes},
         "fifths": [round(100 * float(np.mean(part)), 1) for part in np.array_split(ordered, FIFTHS) if len(part)],
     }
@@ -92,6 +97,7 @@ def show(result: dict[str, Any]) -> None:
     print(
         f"{result['run']}, {result['masks'] or 'final masks'}: {result['count']} masks, Spearman {result['spearman']}"
     )
+    print(f"  {result['shown']} masks that show the class: Spearman {result['spearman_shown']}")
     print("  mean IoU by fifths, lowest confidence first:", *result["fifths"])
     print("  by class:", ", ".join(f"{name} {value}" for name, value in result["classes"].items()))
 
