@@ -12,12 +12,12 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tag2mask.config import InferenceConfig
 from tag2mask.errors import ExportError, reason
@@ -33,7 +33,14 @@ from tag2mask.segmenter import Segmenter
 log = logging.getLogger("tag2mask")
 
 TOLERANCE = 1e-3
-"""How far a probability of the ONNX graph may be from the network's."""
+"""How far a probability of the ONNX graph may be from the network's, or a logit in parts of the largest."""
+
+
+_OUTPUT = "probabilities: float32 N x classes x H x W; the mask is the argmax over classes"
+_TILE_OUTPUT = (
+    "logits: float32 N x scales x classes x H x W, to be averaged over tiles; present: float32 N x scales x classes, "
+    "of which the maximum over tiles is added; then softmax over classes, mean over scales, background_weight, argmax"
+)
 
 
 class Graph(nn.Module):
@@ -44,6 +51,7 @@ class Graph(nn.Module):
         how: its scales and its background weight are used; the CRF is left out.
     """
 
+    outputs: ClassVar[dict[str, dict[int, str]]] = {"probabilities": {0: "batch", 2: "height", 3: "width"}}
     background_weight: Tensor
 
     def __init__(self, network: SegmentationNetwork, how: InferenceConfig) -> None:
@@ -65,9 +73,51 @@ class Graph(nn.Module):
         return weighted / weighted.sum(1, keepdim=True)
 
     def _at_scale(self, image: Tensor, side: int) -> Tensor:
-        rows, columns = shrinking(image[0, 0, :, 0], side), shrinking(image[0, 0, 0], side)
-        logits = self.network(255 * (rows @ image @ columns.T))
-        return resize(logits, image.shape[2:]).softmax(1)
+        return resize(self.network(squared(image, side)), image.shape[2:]).softmax(1)
+
+
+class TileGraph(nn.Module):
+    """A segmenter for one tile, with all that is needed to join tiles as `Segmenter.predict_proba` does.
+
+    Args:
+        network: in evaluation mode.
+        how: its scales are used.
+    """
+
+    outputs: ClassVar[dict[str, dict[int, str]]] = {
+        "logits": {0: "batch", 3: "height", 4: "width"},
+        "present": {0: "batch"},
+    }
+
+    def __init__(self, network: SegmentationNetwork, how: InferenceConfig) -> None:
+        super().__init__()
+        self.network, self.scales = network, how.scales
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and presences for each of S scales.
+
+        Args:
+            image: float32 N x 3 x H x W, RGB, 0..1.
+
+        Returns:
+            float32 N x S x (C + 1) x H x W, logits that know nothing of the tags; and float32 N x S x (C + 1), the
+            log-probability of each class to be in the tile, 0 for background or without a head for tags.
+        """
+        found = [self._at_scale(image, side) for side in self.scales]
+        return torch.stack([logits for logits, _ in found], 1), torch.stack([present for _, present in found], 1)
+
+    def _at_scale(self, image: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        logits, tags = self.network.decode_apart(self.network.backbone(squared(image, side)))
+        logits = resize(logits, image.shape[2:])
+        if tags is None:
+            return logits, 0 * logits[:, :, 0, 0]
+        return logits, functional.pad(functional.logsigmoid(tags), (1, 0))
+
+
+def squared(image: Tensor, side: int) -> Tensor:
+    """Return an image, float32 N x 3 x H x W, 0..1, at the network's size and range, N x 3 x side x side, 0..255."""
+    rows, columns = shrinking(image[0, 0, :, 0], side), shrinking(image[0, 0, 0], side)
+    return 255 * (rows @ image @ columns.T)
 
 
 def shrinking(line: Tensor, side: int) -> Tensor:
@@ -104,12 +154,13 @@ def write_onnx(source: str | Path, out: Path, *, rounds: int | None = None) -> N
     import onnx
 
     trained = load_segmenter(source, rounds, "cpu")
-    graph = Graph(trained.network, trained.recipe.inference).eval()
+    kind = TileGraph if trained.recipe.tiles else Graph
+    graph = kind(trained.network, trained.recipe.inference).eval()
     try:
         model = _to_onnx(graph)
     except Exception as error:  # the exporter meets each network in its own way
         raise ExportError(f"torch {torch.__version__} cannot write {source} as ONNX ({reason(error)})") from None
-    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(trained.classes) + 1
+    model.graph.output[0].type.tensor_type.shape.dim[-3].dim_value = len(trained.classes) + 1
     onnx.helper.set_model_props(model, {key: _text(value) for key, value in _about(trained).items()})
     with whole(out) as temporary:
         onnx.save(model, temporary)
@@ -118,8 +169,8 @@ def write_onnx(source: str | Path, out: Path, *, rounds: int | None = None) -> N
         log.warning("%s does all of predict but the dense CRF, its last step: masks have coarser outlines", out)
     if tiles := trained.recipe.tiles:
         log.warning(
-            "%s takes one tile at a time: cut photos into squares of %d pixels that overlap by %d, and average the "
-            "probabilities where they do", out, tiles.side, tiles.overlap,
+            "%s takes one tile at a time: the code on the page Exports cuts photos into squares of %d pixels that "
+            "overlap by %d, and joins what the graph finds in them", out, tiles.side, tiles.overlap,
         )  # fmt: skip
 
 
@@ -152,7 +203,7 @@ def seen_in_training(data: Fingerprint | None, scored: int) -> int:
     return sum((name, photo.photo) in known for name, photo in data.evaluation.items() if photo.mask is not None)
 
 
-def _to_onnx(graph: Graph) -> Any:
+def _to_onnx(graph: Graph | TileGraph) -> Any:
     """Return the ONNX model, of any batch, height and width.
 
     A convolutional network is traced: that takes a second where torch.export, whose symbolic sizes grow with each
@@ -160,16 +211,16 @@ def _to_onnx(graph: Graph) -> Any:
     """
     example = torch.rand(2, 3, 224, 256, generator=torch.Generator().manual_seed(0))
     axes = {0: "batch", 2: "height", 3: "width"}
-    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["probabilities"]}
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": list(graph.outputs)}
     with _quiet():
         if not graph.network.backbone.is_transformer:
             with suppress(Exception):  # each network meets the exporter in its own way
-                return _traced(graph, example, dynamic_axes={"image": axes, "probabilities": axes}, **names)
+                return _traced(graph, example, dynamic_axes={"image": axes, **graph.outputs}, **names)
         program: Any = torch.onnx.export(graph, (example,), dynamo=True, verbose=False, dynamic_shapes=(axes,), **names)
         return program.model_proto
 
 
-def _traced(graph: Graph, example: Tensor, **options: Any) -> Any:
+def _traced(graph: Graph | TileGraph, example: Tensor, **options: Any) -> Any:
     import onnx
 
     for part in graph.modules():
@@ -204,7 +255,7 @@ def _about(trained: Segmenter) -> dict[str, Any]:
         "tag2mask": version("tag2mask"),
         "classes": ["background", *trained.classes],
         "input": f"image: float32 N x 3 x H x W, RGB, 0 to 1, {seen}; all else is inside the graph",
-        "output": "probabilities: float32 N x classes x H x W; the mask is the argmax over classes",
+        "output": _OUTPUT if tiles is None else _TILE_OUTPUT,
         "scales": how.scales,
         "background_weight": how.background_weight,
         "crf": "left out" if how.crf else "none",
@@ -214,7 +265,7 @@ def _about(trained: Segmenter) -> dict[str, Any]:
     }
 
 
-def _compare(graph: Graph, file: Path) -> None:
+def _compare(graph: Graph | TileGraph, file: Path) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -222,9 +273,10 @@ def _compare(graph: Graph, file: Path) -> None:
     for size in ((1, 3, 97, 131), (2, 3, 160, 128)):
         image = torch.rand(size, generator=random)
         with torch.inference_mode():
-            wanted: NDArray[np.float32] = graph(image).numpy()
-        (given,) = session.run(None, {"image": image.numpy()})
-        apart = float(np.abs(given - wanted).max())
+            found = graph(image)
+        wanted = [one.numpy() for one in (found if isinstance(found, tuple) else (found,))]
+        given = session.run(None, {"image": image.numpy()})
+        apart = max(float(np.abs(a - b).max() / max(1, np.abs(b).max())) for a, b in zip(given, wanted, strict=True))
         if not apart <= TOLERANCE:
             raise ExportError(f"onnxruntime differs from torch by {apart:.2g} at {size[2]} x {size[3]} pixels")
 
