@@ -581,9 +581,19 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, command, shapes_folder, rec
     assert said.err.strip().splitlines()[-1] == "tag2mask: stopped; the same command continues from here"
 
 
+@pytest.fixture
+def interrupts():
+    """SIGINT as in a shell; in a job in the background it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent like this here")
 @pytest.mark.parametrize("options", [(), ("--log-format", "json")])
-def test_ctrl_c_is_heard_at_once(monkeypatch, exit_code_of, capfd, shapes_folder, recipe_file, tmp_path, options):
+def test_ctrl_c_is_heard_at_once(
+    monkeypatch, exit_code_of, capfd, shapes_folder, recipe_file, tmp_path, options, interrupts
+):
     before, seen = signal.getsignal(signal.SIGINT), []
 
     def stop(*arguments):
