@@ -24,6 +24,7 @@ class Name(str, Enum):
 class StageName(Name):
     """The stages of a run, in their order."""
 
+    PLAN = "plan"
     CLASSIFY = "classify"
     DISCOVER = "discover"
     ESTIMATE = "estimate"

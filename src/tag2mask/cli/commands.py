@@ -375,6 +375,7 @@ def _stage(name: str, text: str) -> None:
     app.command(name)(command)
 
 
+_stage("plan", "Choose again what the recipe leaves to the data.")
 _stage("classify", "Train the classifier on the tags.")
 _stage("discover", "Find the class patterns.")
 _stage("estimate", "Write the proxy masks.")

@@ -20,7 +20,9 @@ from tag2mask.config.settings import (
     parse_settings,
     read_yaml,
     recipe_yaml,
+    values_of,
     with_tile,
+    with_values,
 )
 
 __all__ = [
@@ -41,5 +43,7 @@ __all__ = [
     "parse_settings",
     "read_yaml",
     "recipe_yaml",
+    "values_of",
     "with_tile",
+    "with_values",
 ]

@@ -22,6 +22,15 @@ Side = Annotated[int, Field(gt=0, le=8192)]
 Rate = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Stride = Literal[8, 16, 32]
+AutoKey = Literal[
+    "patterns.size",
+    "patterns.contrast",
+    "patterns.whitening",
+    "proxy.cam_weight",
+    "segmenter.size",
+    "inference.scales",
+    "tiles",
+]
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -303,6 +312,7 @@ class Recipe(_Part):
     inference: InferenceConfig = InferenceConfig()
     refine: RefineConfig = RefineConfig()
     tiles: TilesConfig | None = Field(None, description="overlapping squares of large photos; null for whole photos")
+    auto: list[AutoKey] = Field([], description="parameters that are chosen from the data before the start")
 
     @field_validator("tiles")
     @classmethod

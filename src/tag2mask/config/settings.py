@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
@@ -38,7 +39,36 @@ def load_recipe(name_or_file: str | Path | Recipe, settings: Settings = ()) -> R
     """
     values, source = _read(name_or_file)
     apply_settings(values, settings)
-    return parse_recipe(values, source)
+    recipe = parse_recipe(values, source)
+    given = parse_settings(settings)
+    still_open = [key for key in recipe.auto if not any(_is_in(one, key) for one in given)]
+    return recipe.model_copy(update={"auto": still_open})
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with other values by key; what it leaves to the data stays so.
+
+    >>> with_values(load_recipe("auto"), {"patterns.size": 656}).patterns.size
+    656
+    """
+    everything = recipe.model_dump(mode="json")
+    apply_settings(everything, values)
+    return parse_recipe(everything, f"recipe {recipe.name}")
+
+
+def values_of(recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the values of a recipe by key.
+
+    >>> values_of(load_recipe("fast"), ["patterns.size"])
+    {'patterns.size': 328}
+    """
+    everything = recipe.model_dump(mode="json")
+    return {key: reduce(lambda part, name: part[name], key.split("."), everything) for key in keys}
+
+
+def _is_in(key: str, whole: str) -> bool:
+    """Return whether a parameter is another one or a part of it."""
+    return f"{key}.".startswith(f"{whole}.")
 
 
 def with_tile(recipe: Recipe, side: int | None, overlap: int | None) -> Recipe:

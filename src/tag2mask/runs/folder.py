@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 import yaml
 
-from tag2mask.config import Recipe, parse_recipe, read_yaml
+from tag2mask.config import Recipe, parse_recipe, read_yaml, values_of, with_values
 from tag2mask.data import ImageSet, check_not_empty, check_photo_sizes, check_truth, keep_truth, load, trainable
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError
@@ -258,6 +258,8 @@ def _check_folder(run: Run) -> None:
         known = resume_run(run.out).recipe
         if not run.recipe.patterns.flip:  # what `flip` has turned round stays so
             run.recipe = with_flip(run.recipe, known.patterns.flip)
+        if run.recipe.auto == known.auto:
+            run.recipe = with_values(run.recipe, values_of(known, known.auto))
         for key, mine, theirs in _differences(_settings(run), _settings(resume_run(run.out))):
             raise RunError(
                 f"{run.out} holds another run ({key} is {theirs} there and {mine} here); choose another folder"

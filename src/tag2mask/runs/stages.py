@@ -1,6 +1,7 @@
 """The stages in order, each with what it writes; doing them, and doing them again.
 
-photos + tags -> classify -> discover -> estimate -> segment -> retrain -> refine -> predict -> evaluate -> report
+photos + tags -> plan -> classify -> discover -> estimate -> segment -> retrain -> refine -> predict -> evaluate
+-> report
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tag2mask.methods import load_method
 from tag2mask.names import StageName
 from tag2mask.patterns.estimator import check_flip
 from tag2mask.progress import duration
+from tag2mask.runs.auto import plan
 from tag2mask.runs.confidence import confidence_file
 from tag2mask.runs.estimate import estimate
 from tag2mask.runs.fingerprint import Changes, write_fingerprint
@@ -82,6 +84,13 @@ class Stage:
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
+        Stage(
+            StageName.PLAN,
+            "Choose what the recipe leaves to the data.",
+            plan,
+            files=lambda run: [run.out / "plan.json"],
+            is_needed=lambda run: bool(run.recipe.auto),
+        ),
         Stage(
             StageName.CLASSIFY,
             "Train a classifier to recognise the tags.",
@@ -297,7 +306,7 @@ def take_up(run: Run) -> None:
 
 def _remove_stale(run: Run) -> None:
     changes = run.changes
-    for stage in from_stage(StageName.CLASSIFY) if changes.training else ():
+    for stage in from_stage(StageName.PLAN) if changes.training else ():
         stage.remove(run)
     for after in AFTER_CORRECTIONS if changes.corrected else ():
         STAGES[after].remove(run)

@@ -1,0 +1,169 @@
+"""What a recipe leaves to the data (`auto`), chosen before anything is trained: each value with its reason."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from statistics import fmean, median
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.nn import functional
+
+from tag2mask.config import TilesConfig, with_values
+from tag2mask.data import ImageSet, photo_size
+from tag2mask.distributed import barrier, gather, is_main, of_main, share
+from tag2mask.errors import DataError
+from tag2mask.files import write_text
+from tag2mask.methods import load_method
+from tag2mask.patterns import ClassPatterns
+from tag2mask.runs.folder import Run, write_config
+
+log = logging.getLogger("tag2mask")
+
+SIZES = (328, 656, 984)
+"""Sides of the square that a whole photo, or a tile, is seen as: for large and for ever smaller objects."""
+
+TENTH = 10
+"""What is finer than this part of the side of what is seen is detail."""
+
+SMALL = 0.17
+"""Objects are small where more than this share of their scores' variance is detail."""
+
+LOOKED_AT, A_CLASS = 96, 8
+"""Photos that the first look is at, and at least so many of each class."""
+
+ENOUGH = 400
+"""Photos of a class from which a pattern is found that is nearly that of all (docs/results.md)."""
+
+
+class Choice(NamedTuple):
+    """A value for a parameter of the recipe, and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+def plan(run: Run) -> None:
+    """Choose what the recipe leaves to the data, say why, and write it to ``config.yaml`` and ``plan.json``."""
+    chosen = [choice for choice in choices(run) if choice.key in run.recipe.auto]
+    for key, value, reason in chosen:
+        log.info("%s: %s (%s)", key, json.dumps(value), reason)
+    run.recipe = with_values(run.recipe, {choice.key: choice.value for choice in chosen})
+    if is_main():
+        write_config(run)  # before the file that ends the stage
+        write_text(run.out / "plan.json", json.dumps([choice._asdict() for choice in chosen], indent=2) + "\n")
+    barrier()
+
+
+def choices(run: Run) -> Iterator[Choice]:
+    """Yield a value for every parameter that can be left to the data."""
+    data = run.train
+    counts = data.images_per_class()
+    if all(count == len(data) for count in counts.values()):
+        why = "every photo has every class, so there is nothing to compare them with"
+        yield from (Choice(key, 0.0, why) for key in ("proxy.cam_weight", "patterns.contrast", "patterns.whitening"))
+    else:
+        least = min(len(data) - count for count in counts.values())
+        why = f"there are photos without each class, {least} or more" if least else "there are photos without a class"
+        yield Choice("proxy.cam_weight", 1.5, why)
+        yield Choice("patterns.contrast", 0.3, why)
+        yield Choice("patterns.whitening", 1.0, why)
+    if load_method(run.recipe.proxy.method).finds_patterns:
+        yield from sizes(run)
+
+
+def sizes(run: Run) -> Iterator[Choice]:
+    """Yield how large photos, or their tiles, are to the networks, from first looks at some of them."""
+    some = first_photos(run.train, run.recipe.seed)
+    size, tiles, why = SIZES[0], None, "photos are not larger"
+    for closer, parts in looks(some):
+        found = detail(run, some, closer, parts)
+        why = f"{found:.0%} of what patterns vary by is finer than a tenth of the side at {closer} px"
+        if found <= SMALL:
+            break
+        size, tiles = closer, parts
+    yield Choice("patterns.size", size, why)
+    yield Choice("segmenter.size", size, "as patterns.size")
+    yield Choice("inference.scales", [size], "as patterns.size")
+    yield Choice("tiles", tiles and tiles.model_dump(), why)
+
+
+def looks(some: ImageSet) -> Iterator[tuple[int, TilesConfig | None]]:
+    """Yield ever closer looks at photos: the side of the square that the networks see, and of what.
+
+    Whole photos are enlarged to twice their size at most; tiles are never enlarged.
+    """
+    shapes = []
+    for sample in some.samples:
+        with suppress(DataError):
+            shapes.append(photo_size(sample.image))
+    longer, shorter = (median(map(of, shapes)) if shapes else 0 for of in (max, min))
+    yield from ((size, None) for size in SIZES[1:] if size <= 2 * longer)
+    side = int(shorter) // 2
+    while side >= SIZES[-1]:
+        yield SIZES[-1], TilesConfig(side=side, overlap=side // 7)
+        side //= 2
+
+
+def first_photos(data: ImageSet, seed: int) -> ImageSet:
+    """Return some photos: of each class, and as many without any as are looked at of all classes.
+
+    Args:
+        data: the training photos.
+        seed: of the draw.
+    """
+    samples = list(data.samples)
+    random.Random(seed).shuffle(samples)
+    each, counts, drawn = max(A_CLASS, LOOKED_AT // len(data.classes)), Counter[int](), []
+    for sample in samples:
+        kinds = sample.labels or (0,)
+        if any(counts[kind] < (each if kind else LOOKED_AT // 2) for kind in kinds):
+            counts.update(kinds)
+            drawn.append(sample)
+    return data.with_samples(tuple(drawn))
+
+
+def detail(run: Run, some: ImageSet, size: int, tiles: TilesConfig | None) -> float:
+    """Return what share of the variance of pattern scores is finer than a tenth of the side of what is seen, 0 to 1.
+
+    Args:
+        run: its recipe's backbone and first layer are used.
+        some: photos with image-level labels.
+        size: side of the square input in pixels.
+        tiles: what is seen; None for whole photos.
+    """
+    recipe, how = run.recipe, run.recipe.patterns
+    patterns = ClassPatterns(
+        recipe.backbone.name, how.layers[0], weights=recipe.backbone.weights, size=size,
+        output_stride=how.output_stride, contrast=how.contrast, whitening=how.whitening, tiles=tiles,
+        seed=recipe.seed, workers=recipe.workers,
+    ).fit(some)  # fmt: skip
+    block = max(1, size // how.output_stride // TENTH)
+    tagged = [sample for sample in some.samples if sample.labels]
+    mine = [
+        (label, finer_than(scores[label - 1], block))
+        for sample, scores in patterns.scores_of(share(tagged), strict=run.strict, label="first look")
+        for label in sample.labels
+    ]
+    shares = [pair for theirs in gather(mine) for pair in theirs]
+    by_class = [fmean(share for label, share in shares if label == one) for one in {label for label, _ in shares}]
+    return of_main(fmean(by_class) if by_class else 0.0)
+
+
+def finer_than(scores: Tensor, block: int) -> float:
+    """Return the share of the variance of scores, float h x w, that is lost in the means of blocks, 0 to 1.
+
+    >>> stripes = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).repeat(2, 2)
+    >>> finer_than(stripes, 1), finer_than(stripes, 2)
+    (0.0, 1.0)
+    """
+    height, width = (side // block * block for side in scores.shape)
+    whole = scores[None, :height, :width]
+    variance = float(whole.var(correction=0))
+    return 1 - float(functional.avg_pool2d(whole, block).var(correction=0)) / variance if variance else 0.0
