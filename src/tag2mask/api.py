@@ -32,7 +32,7 @@ from tag2mask.runs.folder import GIVEN, Source, check_unchanged, open_run, read_
 from tag2mask.runs.idle import idle_in_prediction, idle_settings
 from tag2mask.runs.lock import locked
 from tag2mask.runs.plan import plan
-from tag2mask.runs.stages import run_stages
+from tag2mask.runs.stages import choose_first, run_stages
 from tag2mask.runs.tasks import evaluate as evaluate_run
 from tag2mask.runs.trained import load_segmenter
 from tag2mask.scoring import MaskScores, RunScores, score_folders
@@ -104,6 +104,7 @@ def run(
     warn(idle_settings(chosen, settings))
     given = data if isinstance(data, ImageSet) else None
     opened = open_run(out, source, chosen, strict=strict, given=given, given_eval=eval_data, keep=keep)
+    choose_first(opened)
     if is_main() and not is_quiet():
         for line in plan(opened).splitlines():
             LOG.info("%s", line)

@@ -73,8 +73,9 @@ def finish(opened: Any, until: str) -> None:
     """Do the stages of a run, the plan first, and print the scores."""
     from tag2mask.config import recipe_yaml
     from tag2mask.runs.plan import plan
-    from tag2mask.runs.stages import run_stages
+    from tag2mask.runs.stages import choose_first, run_stages
 
+    choose_first(opened)
     logs.LOG.debug("every parameter:\n%s", recipe_yaml(opened.recipe))
     if is_main() and not logs.is_quiet():
         typer.echo(plan(opened))

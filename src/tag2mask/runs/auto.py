@@ -28,6 +28,9 @@ log = logging.getLogger("tag2mask")
 SIZES = (328, 656, 984)
 """Sides of the square that a whole photo, or a tile, is seen as: for large and for ever smaller objects."""
 
+ENLARGED = 2.5
+"""By how much a photo may be enlarged: more shows nothing new."""
+
 TENTH = 10
 """What is finer than this part of the side of what is seen is detail."""
 
@@ -97,14 +100,14 @@ def sizes(run: Run) -> Iterator[Choice]:
 def looks(some: ImageSet) -> Iterator[tuple[int, TilesConfig | None]]:
     """Yield ever closer looks at photos: the side of the square that the networks see, and of what.
 
-    Whole photos are enlarged to twice their size at most; tiles are never enlarged.
+    Whole photos are enlarged to `ENLARGED` times their size at most; tiles are never enlarged.
     """
     shapes = []
     for sample in some.samples:
         with suppress(DataError):
             shapes.append(photo_size(sample.image))
     longer, shorter = (median(map(of, shapes)) if shapes else 0 for of in (max, min))
-    yield from ((size, None) for size in SIZES[1:] if size <= 2 * longer)
+    yield from ((size, None) for size in SIZES[1:] if size <= ENLARGED * longer)
     side = int(shorter) // 2
     while side >= SIZES[-1]:
         yield SIZES[-1], TilesConfig(side=side, overlap=side // 7)

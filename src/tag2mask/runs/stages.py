@@ -225,6 +225,12 @@ def run_stages(run: Run, until: str = StageName.REPORT) -> Scores:
     return read_metrics(run.out)
 
 
+def choose_first(run: Run) -> None:
+    """Choose what the recipe leaves to the data, if it has not been chosen: all else, its time too, depends on it."""
+    if of_main(StageName.PLAN in stages_to_do(run)):
+        run_stages(run, StageName.PLAN)
+
+
 def redo_stage(run: Run, name: str) -> list[str]:
     """Do one stage again; what it wrote before, and all that was made from that, is removed first.
 
