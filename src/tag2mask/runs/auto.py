@@ -34,7 +34,7 @@ ENLARGED = 2.5
 TENTH = 10
 """What is finer than this part of the side of what is seen is detail."""
 
-SMALL = 0.17
+SMALL = 0.25
 """Objects are small where more than this share of their scores' variance is detail."""
 
 LOOKED_AT, A_CLASS = 96, 8
