@@ -30,7 +30,7 @@ def auto_recipe(recipe_file, tmp_path):
 
 @pytest.fixture
 def small_sizes(monkeypatch):
-    monkeypatch.setattr(auto, "SIZES", (48, 80, 160))
+    monkeypatch.setattr(auto, "SIZES", (48, 160, 240))
 
 
 def of_labels(*labels):

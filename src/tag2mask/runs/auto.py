@@ -87,14 +87,15 @@ def sizes(run: Run) -> Iterator[Choice]:
     size, tiles, why = SIZES[0], None, "photos are not larger"
     for closer, parts in looks(some):
         found = detail(run, some, closer, parts)
-        why = f"{found:.0%} of what patterns vary by is finer than a tenth of the side at {closer} px"
+        why = f"{found:.0%} of what scores vary by at {closer} px is finer than a tenth of the side"
         if found <= SMALL:
             break
         size, tiles = closer, parts
-    yield Choice("patterns.size", size, why)
-    yield Choice("segmenter.size", size, "as patterns.size")
-    yield Choice("inference.scales", [size], "as patterns.size")
-    yield Choice("tiles", tiles and tiles.model_dump(), why)
+    yield Choice("patterns.size", size, f"objects seem {'small' if size > SIZES[0] else 'large'}: {why}")
+    trained = min(size, SIZES[1])  # a larger one takes hours
+    yield Choice("segmenter.size", trained, "as patterns.size, at most 656")
+    yield Choice("inference.scales", [trained], "as segmenter.size")
+    yield Choice("tiles", tiles and tiles.model_dump(), "for objects that are smaller still in larger photos")
 
 
 def looks(some: ImageSet) -> Iterator[tuple[int, TilesConfig | None]]:
