@@ -30,7 +30,7 @@ def auto_recipe(recipe_file, tmp_path):
 
 @pytest.fixture
 def small_sizes(monkeypatch):
-    monkeypatch.setattr(auto, "SIZES", (48, 160, 240))
+    monkeypatch.setattr(auto, "SIZES", (48, 160))
 
 
 def of_labels(*labels):
@@ -76,16 +76,16 @@ def test_finer_than_is_a_share(seed, side, block):
     assert same <= 1
 
 
-def test_looks_enlarge_only_so_far(tmp_path):
+def test_looks_come_closer_while_photos_are_large_enough(tmp_path):
     def at(width, height):
         Image.new("L", (width, height)).save(tmp_path / "a.png")
         sample = Sample("a", str(tmp_path / "a.png"), (1,))
-        return [(size, tiles and tiles.side) for size, tiles in auto.looks(ImageSet(["a"], [sample]))]
+        return [tiles and (tiles.side, tiles.overlap) for tiles in auto.looks(ImageSet(["a"], [sample]))]
 
     assert at(256, 200) == []
-    assert at(200, 320) == [(656, None)]
-    assert at(1024, 512) == [(656, None), (984, None)]
-    assert at(4000, 3000) == [(656, None), (984, None), (984, 1500)]
+    assert at(200, 264) == [None]
+    assert at(320, 640) == [(320, 80)]  # long: squares of the shorter side
+    assert at(4000, 3000) == [None, (1500, 375), (750, 187), (375, 93)]
 
 
 def test_a_run_keeps_what_was_chosen(auto_recipe, small_sizes, shapes, tmp_path, command):

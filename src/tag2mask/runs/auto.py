@@ -25,11 +25,14 @@ from tag2mask.runs.folder import Run, write_config
 
 log = logging.getLogger("tag2mask")
 
-SIZES = (328, 656, 984)
-"""Sides of the square that a whole photo, or a tile, is seen as: for large and for ever smaller objects."""
+SIZES = (328, 656)
+"""Sides of the square that a whole photo, or a tile, is seen as: for large and for small objects."""
 
 ENLARGED = 2.5
 """By how much a photo may be enlarged: more shows nothing new."""
+
+LONG = 1.5
+"""Photos whose sides differ by this factor or more are not squashed into a square where objects are small."""
 
 TENTH = 10
 """What is finer than this part of the side of what is seen is detail."""
@@ -83,72 +86,80 @@ def choices(run: Run) -> Iterator[Choice]:
 
 def sizes(run: Run) -> Iterator[Choice]:
     """Yield how large photos, or their tiles, are to the networks, from first looks at some of them."""
-    some = first_photos(run.train, run.recipe.seed)
-    size, tiles, why = SIZES[0], None, "photos are not larger"
-    for closer, parts in looks(some):
-        found = detail(run, some, closer, parts)
-        why = f"{found:.0%} of what scores vary by at {closer} px is finer than a tenth of the side"
+    size, tiles, why = SIZES[0], None, "photos are too small for a closer look"
+    for closer, parts in enumerate(looks(run.train)):
+        found = detail(run, first_photos(run.train, run.recipe.seed, closer), parts)
+        if found <= SMALL and size == SIZES[0]:
+            why = f"objects seem large: {found:.0%} of what scores vary by is finer than a tenth of the side"
         if found <= SMALL:
             break
-        size, tiles = closer, parts
-    yield Choice("patterns.size", size, f"objects seem {'small' if size > SIZES[0] else 'large'}: {why}")
-    trained = min(size, SIZES[1])  # a larger one takes hours
-    yield Choice("segmenter.size", trained, "as patterns.size, at most 656")
-    yield Choice("inference.scales", [trained], "as segmenter.size")
-    yield Choice("tiles", tiles and tiles.model_dump(), "for objects that are smaller still in larger photos")
+        size, tiles = SIZES[1], parts
+        why = f"objects seem small: {found:.0%} of what scores vary by is finer than a tenth of the side that is seen"
+    yield Choice("patterns.size", size, why)
+    yield Choice("segmenter.size", size, "as patterns.size")
+    yield Choice("inference.scales", [size], "as patterns.size")
+    yield Choice("tiles", tiles and tiles.model_dump(), why)
 
 
-def looks(some: ImageSet) -> Iterator[tuple[int, TilesConfig | None]]:
-    """Yield ever closer looks at photos: the side of the square that the networks see, and of what.
+def looks(data: ImageSet) -> Iterator[TilesConfig | None]:
+    """Yield what to see at `SIZES[1]`, ever closer: photos or their tiles, none enlarged more than `ENLARGED` times.
 
-    Whole photos are enlarged to `ENLARGED` times their size at most; tiles are never enlarged.
+    First whole photos, or squares of their shorter side where they are `LONG`; then tiles of half that side, and so on.
     """
     shapes = []
-    for sample in some.samples:
+    for sample in data.samples[:: 1 + len(data) // LOOKED_AT]:
         with suppress(DataError):
             shapes.append(photo_size(sample.image))
-    longer, shorter = (median(map(of, shapes)) if shapes else 0 for of in (max, min))
-    yield from ((size, None) for size in SIZES[1:] if size <= ENLARGED * longer)
-    side = int(shorter) // 2
-    while side >= SIZES[-1]:
-        yield SIZES[-1], TilesConfig(side=side, overlap=side // 7)
+    if not shapes:
+        return
+    longer, shorter = (int(median(map(of, shapes))) for of in (max, min))
+    least = SIZES[1] / ENLARGED
+    if longer >= LONG * shorter:
+        side = shorter
+    else:
+        side = shorter // 2
+        if longer >= least:
+            yield None
+    while side >= least:
+        yield TilesConfig(side=side, overlap=side // 4)
         side //= 2
 
 
-def first_photos(data: ImageSet, seed: int) -> ImageSet:
-    """Return some photos: of each class, and as many without any as are looked at of all classes.
+def first_photos(data: ImageSet, seed: int, closer: int = 0) -> ImageSet:
+    """Return some photos: so many of each class, and half of `LOOKED_AT` without any.
 
     Args:
-        data: the training photos.
+        data: the training photos, two of each class or more.
         seed: of the draw.
+        closer: which look they are for; half as many for each after the first, as there are ever more tiles.
     """
     samples = list(data.samples)
     random.Random(seed).shuffle(samples)
-    each, counts, drawn = max(A_CLASS, LOOKED_AT // len(data.classes)), Counter[int](), []
+    each = max(2, max(A_CLASS, LOOKED_AT // len(data.classes)) >> closer)
+    counts, drawn = Counter[int](), []
     for sample in samples:
         kinds = sample.labels or (0,)
-        if any(counts[kind] < (each if kind else LOOKED_AT // 2) for kind in kinds):
+        if any(counts[kind] < (each if kind else LOOKED_AT // 2 >> closer) for kind in kinds):
             counts.update(kinds)
             drawn.append(sample)
     return data.with_samples(tuple(drawn))
 
 
-def detail(run: Run, some: ImageSet, size: int, tiles: TilesConfig | None) -> float:
+def detail(run: Run, some: ImageSet, tiles: TilesConfig | None) -> float:
     """Return what share of the variance of pattern scores is finer than a tenth of the side of what is seen, 0 to 1.
 
     Args:
         run: its recipe's backbone and first layer are used.
         some: photos with image-level labels.
-        size: side of the square input in pixels.
         tiles: what is seen; None for whole photos.
     """
     recipe, how = run.recipe, run.recipe.patterns
     patterns = ClassPatterns(
-        recipe.backbone.name, how.layers[0], weights=recipe.backbone.weights, size=size,
+        recipe.backbone.name, how.layers[0], weights=recipe.backbone.weights, size=SIZES[1],
         output_stride=how.output_stride, contrast=how.contrast, whitening=how.whitening, tiles=tiles,
         seed=recipe.seed, workers=recipe.workers,
     ).fit(some)  # fmt: skip
-    block = max(1, size // how.output_stride // TENTH)
+    block = max(1, SIZES[1] // how.output_stride // TENTH)
     tagged = [sample for sample in some.samples if sample.labels]
     mine = [
         (label, finer_than(scores[label - 1], block))
