@@ -81,7 +81,7 @@ def test_what_a_run_writes(finished_run, shapes_folder):
 
 def test_what_metrics_json_says(finished_run):
     said = json.loads((finished_run / "metrics.json").read_text())
-    assert set(said["seconds"]) >= set(STAGES) - {"evaluate", "refine"}
+    assert set(said["seconds"]) >= set(STAGES) - {"plan", "evaluate", "refine"}
     assert said["classifier"]["images"] == 3
     assert set(said["patterns"]) == {"disc", "square"}
     for name, images in (("proxy", 11), ("retrain", 11), ("prediction", 3)):

@@ -20,6 +20,7 @@ from tag2mask.distributed import barrier, gather, is_main, of_main, share
 from tag2mask.errors import DataError
 from tag2mask.files import write_text
 from tag2mask.methods import load_method
+from tag2mask.names import Teaching
 from tag2mask.patterns import ClassPatterns
 from tag2mask.runs.folder import Run, write_config
 
@@ -88,6 +89,8 @@ def sizes(run: Run) -> Iterator[Choice]:
     """Yield how large photos, or their tiles, are to the networks, from first looks at some of them."""
     size, tiles, why = SIZES[0], None, "photos are too small for a closer look"
     for closer, parts in enumerate(looks(run.train)):
+        if parts and run.recipe.segmenter.method != Teaching.PLAIN:
+            break  # sec and dsrg need whole photos
         found = detail(run, first_photos(run.train, run.recipe.seed, closer), parts)
         if found <= SMALL and size == SIZES[0]:
             why = f"objects seem large: {found:.0%} of what scores vary by is finer than a tenth of the side"
@@ -174,6 +177,7 @@ def detail(run: Run, some: ImageSet, tiles: TilesConfig | None) -> float:
 def finer_than(scores: Tensor, block: int) -> float:
     """Return the share of the variance of scores, float h x w, that is lost in the means of blocks, 0 to 1.
 
+    >>> import torch
     >>> stripes = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).repeat(2, 2)
     >>> finer_than(stripes, 1), finer_than(stripes, 2)
     (0.0, 1.0)
