@@ -367,8 +367,9 @@ def predict_masks(
     def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], list[Tensor]]]:
         photos = read_ahead(todo, recipe.workers, strict, draft_size(how, tiles))
         together = 1 if tiles else photos_together(segmenter)
-        for sample, photo in photos if kept else ():
-            yield sample, photo, forward_kept(segmenter, kept, sample, scales)
+        if kept:
+            for sample, photo in photos:
+                yield sample, photo, forward_kept(segmenter, kept, sample, scales)
         while chunk := list(islice(photos, together)):
             found = forward(segmenter, [photo for _, photo in chunk], scales, tiles)
             for (sample, photo), logits in zip(chunk, found, strict=True):

@@ -24,6 +24,7 @@ from tag2mask.serve import corrections as learning
 from tag2mask.serve.corrections import TAKEN, WAITING, Corrections
 from tag2mask.serve.fetch import Photos
 from tag2mask.serve.label_studio import mask_of, photo_name, read_control
+from tag2mask.serve.model import LiveModel
 
 pytest.importorskip("fastapi")
 
