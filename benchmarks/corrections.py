@@ -31,6 +31,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import torch
 from how_much_data import spread
 
 from tag2mask.api import next_photos
@@ -45,8 +46,8 @@ from tag2mask.runs.corrected import FOLDER
 from tag2mask.runs.folder import Run, resume_run, write_config
 from tag2mask.runs.refine import not_corrected
 from tag2mask.runs.stages import run_stages
-from tag2mask.runs.tasks import train_on
 from tag2mask.scoring import score_set
+from tag2mask.training.segmenter import stays_the_same, train_segmenter
 
 
 def main() -> None:
@@ -129,10 +130,21 @@ def put_truth(run: Run, names: Container[str], folder: Path) -> None:
 
 
 def learn_all(run: Run) -> None:
-    """Train the segmenter of a copied run on the true masks of all training photos."""
-    put_truth(run, {sample.name for sample in run.train.samples}, run.out / "truth")
-    run.segmenter_file.unlink()
-    train_on(run, run.out / "truth", 0)
+    """Train the segmenter of a copied run, from the start, on the true masks of all training photos."""
+    how, seed, truth = run.recipe.segmenter, run.recipe.seed, run.out / "truth"
+    put_truth(run, {sample.name for sample in run.train.samples}, truth)
+    earlier = SegmentationNetwork.load(run.segmenter_file)
+    torch.manual_seed(seed)
+    segmenter = SegmentationNetwork(
+        earlier.backbone.name, run.train.classes, head=how.head, output_stride=how.output_stride,
+        weights=(how.backbone or run.recipe.backbone).weights, tags=how.tag_weight > 0,
+    )  # fmt: skip
+    kept = KeptFeatures(run.kept, segmenter.backbone) if stays_the_same(how) and not run.recipe.tiles else None
+    train_segmenter(
+        segmenter, run.train.samples, truth, how, tiles=run.recipe.tiles, seed=seed, workers=run.recipe.workers,
+        checkpoint=run.out / ".ceiling.pt", label="ceiling", kept=kept,
+    )  # fmt: skip
+    segmenter.save(run.segmenter_file)
 
 
 def put_masks(run: Run, data: ImageSet, folder: Path, *, known_labels: bool) -> None:

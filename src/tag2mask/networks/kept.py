@@ -62,12 +62,6 @@ class Kept:
             write_bytes(self._file(sample), content)
             self.room -= len(content)
 
-    def remove_others(self, names: Collection[str]) -> None:
-        """Remove files of all but some photos, and what a killed process had begun."""
-        for file in self.folder.rglob("*") if self.folder.is_dir() else ():
-            if file.is_file() and file.relative_to(self.folder).with_suffix("").as_posix() not in names:
-                file.unlink()
-
     def _file(self, sample: Sample) -> Path:
         return self.folder / f"{sample.name}.safetensors"
 
@@ -121,3 +115,16 @@ class KeptFeatures:
         pixels = resize(as_tensor(sample.read())[None].float(), (side, side), antialias=True)
         seen = self._fast(pixels)
         return {layer: seen[layer].clamp(-_LARGEST, _LARGEST).half() for layer in self.backbone.layers}
+
+
+def remove_others(folder: Path, names: Collection[str]) -> None:
+    """Remove what is kept of all but some photos, and what a killed process had begun.
+
+    Args:
+        folder: each folder in it is one of a `Kept`.
+        names: of the photos.
+    """
+    for file in folder.rglob("*") if folder.is_dir() else ():
+        name = file.relative_to(folder).as_posix().partition("/")[2].removesuffix(".safetensors")
+        if file.is_file() and name not in names:
+            file.unlink()

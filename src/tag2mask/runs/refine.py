@@ -21,7 +21,7 @@ from tag2mask.metrics import confusion_matrix, iou
 from tag2mask.names import Schedule, Teaching
 from tag2mask.networks.backbones import LAST
 from tag2mask.networks.deeplab import SegmentationNetwork
-from tag2mask.networks.kept import KeptFeatures
+from tag2mask.networks.kept import KeptFeatures, remove_others
 from tag2mask.runs.corrected import corrected_mask, shown_in
 from tag2mask.runs.estimate import prepare_crf
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of
@@ -39,6 +39,8 @@ def refine(run: Run) -> None:
     The head learns on from corrected masks alone, on a backbone that stays: what tags have taught it is its start.
     """
     prepare_crf(run.recipe.inference.crf is not None)
+    if is_main():
+        remove_others(run.kept, {sample.name for data in (run.train, run.evaluation) for sample in data.samples})
     if not run.refined_file.exists():
         _train(run)
     segmenter = SegmentationNetwork.load(run.refined_file).to(run.device)
