@@ -66,14 +66,16 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     run = resume_run(args.run)
-    for choice in args.choice:
-        for seed in args.seeds if choice == "random" else args.seeds[:1]:
-            for each in args.masks:
-                rows.append(do(run, choice, each, seed, args))
-                if args.json:
-                    write_text(args.json, json.dumps(rows, indent=1) + "\n")
-    if args.ceiling:
-        rows.append(do(run, "ceiling", 0, 0, args))
+    todo = [
+        (choice, each, seed)
+        for choice in args.choice
+        for seed in (args.seeds if choice == "random" else args.seeds[:1])
+        for each in args.masks
+    ]
+    for choice, each, seed in [*todo, *([("ceiling", 0, 0)] if args.ceiling else [])]:
+        rows.append(do(run, choice, each, seed, args))
+        if args.json:
+            write_text(args.json, json.dumps(rows, indent=1) + "\n")
     print_table(rows)
 
 
@@ -133,18 +135,25 @@ def learn_all(run: Run) -> None:
     """Train the segmenter of a copied run, from the start, on the true masks of all training photos."""
     how, seed, truth = run.recipe.segmenter, run.recipe.seed, run.out / "truth"
     put_truth(run, {sample.name for sample in run.train.samples}, truth)
-    earlier = SegmentationNetwork.load(run.segmenter_file)
-    torch.manual_seed(seed)
-    segmenter = SegmentationNetwork(
-        earlier.backbone.name, run.train.classes, head=how.head, output_stride=how.output_stride,
-        weights=(how.backbone or run.recipe.backbone).weights, tags=how.tag_weight > 0,
-    )  # fmt: skip
+    segmenter = untrained(run, SegmentationNetwork.load(run.segmenter_file))
     kept = KeptFeatures(run.kept, segmenter.backbone) if stays_the_same(how) and not run.recipe.tiles else None
     train_segmenter(
         segmenter, run.train.samples, truth, how, tiles=run.recipe.tiles, seed=seed, workers=run.recipe.workers,
         checkpoint=run.out / ".ceiling.pt", label="ceiling", kept=kept,
     )  # fmt: skip
     segmenter.save(run.segmenter_file)
+
+
+def untrained(run: Run, trained: SegmentationNetwork) -> SegmentationNetwork:
+    """Return a segmenter with the backbone of another and a new head."""
+    how = run.recipe.segmenter
+    torch.manual_seed(run.recipe.seed)
+    segmenter = SegmentationNetwork(
+        trained.backbone.name, run.train.classes, head=how.head, output_stride=how.output_stride, weights="random",
+        tags=how.tag_weight > 0,
+    )  # fmt: skip
+    segmenter.backbone.load_state_dict(trained.backbone.state_dict())
+    return segmenter
 
 
 def put_masks(run: Run, data: ImageSet, folder: Path, *, known_labels: bool) -> None:

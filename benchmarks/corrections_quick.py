@@ -3,9 +3,9 @@
     python benchmarks/corrections_quick.py runs/voc --masks 0 1 5 25 --out corrections-quick
 
 RUN is a finished run of a recipe with a frozen backbone and one scale, as `fast`; it gets a folder features/. Rows are
-as those of `corrections.py`: photos in the order of --seeds or of `tag2mask next`, corrected while a class has fewer than
-so many, learnt from as `tag2mask refine` does (`refine.shows`, its learning rate). The ceiling learns from all true
-masks as the recipe's segmenter does. Nothing is written but rows. bfloat16 is fast on processors with AMX.
+as those of `corrections.py`: photos in the order of --seeds or of `tag2mask next`, corrected while a class has fewer
+than so many, learnt from as `tag2mask refine` does (`refine.shows`, its learning rate). The ceiling learns from all
+true masks as the recipe's segmenter does. Nothing is written but rows. bfloat16 is fast on processors with AMX.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from corrections import ordered, take
+from corrections import ordered, take, untrained
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -124,10 +124,7 @@ def row_of(
     places = sorted(names[name] for name in taken)
     how = run.recipe.segmenter
     if choice == "ceiling":
-        torch.manual_seed(run.recipe.seed)
-        network = SegmentationNetwork(
-            network.backbone.name, run.train.classes, head=how.head, output_stride=how.output_stride, tags=True
-        )
+        network = untrained(run, network)
         learn(network, photos, range(len(names)), how.epochs * len(names), how.learning_rate, run)
     elif places:
         row["agreement"] = float(np.nanmean(iou(matrix_of(network, photos, places, None))[1:]))
