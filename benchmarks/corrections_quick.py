@@ -87,7 +87,7 @@ def learn(
         truth = truth.flip(-1) if turned else truth
         logits, tags = photos.see(network, some, turned)
         loss = functional.cross_entropy(resize(logits, (SIDE // 2, SIDE // 2)), truth, ignore_index=IGNORE)
-        if tags is not None:
+        if tags is not None and not network.tags.stays:
             present = torch.from_numpy(photos.tags[some]).float()
             loss = loss + how.tag_weight * functional.binary_cross_entropy_with_logits(tags, present)
         optimiser.zero_grad()
@@ -127,6 +127,8 @@ def row_of(
         network = untrained(run, network)
         learn(network, photos, range(len(names)), how.epochs * len(names), how.learning_rate, run)
     elif places:
+        if network.tags is not None:
+            network.tags.freeze()
         row["agreement"] = float(np.nanmean(iou(matrix_of(network, photos, places, None))[1:]))
         rate = run.recipe.refine.learning_rate * pace(row["agreement"])
         learn(network, photos, places, max(run.recipe.refine.shows, EPOCHS * len(places)), rate, run)

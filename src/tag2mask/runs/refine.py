@@ -65,12 +65,15 @@ def _train(run: Run) -> None:
     if not start.exists():
         raise RunError(f"{start} is not there; go on with tag2mask run, which trains it first")
     segmenter = SegmentationNetwork.load(start)
+    if segmenter.tags is not None:
+        segmenter.tags.freeze()  # it has learnt from the tags of all photos, of which corrected masks say nothing new
     kept, samples = features_of(run, segmenter), photos_to_learn(run)
     of_a_photo = run.recipe.tiles.per_photo if run.recipe.tiles else 1
     times = max(1, round(how.shows / (EPOCHS * of_a_photo * len(samples))))
-    as_plain = {"method": Teaching.PLAIN, "train_from": LAST, "crop": 1.0, "epochs": EPOCHS, "schedule": Schedule.POLY}
+    as_plain = {"method": Teaching.PLAIN, "train_from": LAST, "crop": 1.0, "tag_weight": 0.0}
     rate = how.learning_rate * pace(agreement(run, segmenter, samples, kept))
-    settings = run.recipe.segmenter.model_copy(update={**as_plain, "learning_rate": rate})
+    pace_of = {"epochs": EPOCHS, "schedule": Schedule.POLY, "learning_rate": rate}
+    settings = run.recipe.segmenter.model_copy(update={**as_plain, **pace_of})
     torch.manual_seed(seed)
     train_segmenter(
         segmenter, samples, run.out / "proxy", settings, tiles=run.recipe.tiles, seed=seed, workers=run.recipe.workers,
