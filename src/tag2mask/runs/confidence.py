@@ -200,8 +200,10 @@ def _scores(
         else:
             scores, activation = (_spread(known[name], rows, len(every)) for name in ("scores", "activation"))
             yield sample, scores, activation
+    if not unseen:
+        return
     batches = photo_batches(unseen, recipe.patterns.size, workers=recipe.workers, strict=run.strict, label=label)
-    for some, images in batches if unseen else ():
+    for some, images in batches:
         found = method.look(network, images.to(run.device), [concerned(sample) for sample in some])
         for sample, scores, activation in zip(some, *found, strict=True):
             if kept:
