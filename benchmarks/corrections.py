@@ -41,7 +41,7 @@ from tag2mask.files import write_text
 from tag2mask.inference import predict_masks
 from tag2mask.names import StageName
 from tag2mask.networks.deeplab import SegmentationNetwork
-from tag2mask.networks.kept import KeptFeatures
+from tag2mask.networks.kept import KeptFeatures, kept_folder
 from tag2mask.runs.corrected import FOLDER
 from tag2mask.runs.folder import Run, resume_run, write_config
 from tag2mask.runs.refine import not_corrected
@@ -108,8 +108,8 @@ def do(run: Run, choice: str, each: int, seed: int, args: argparse.Namespace) ->
     if copied.evaluation is not copied.train:
         put_masks(copied, copied.evaluation, copied.out / "predictions", known_labels=False)
         row["val"] = score_set(copied.evaluation, copied.out / "predictions")["miou"]
-    if not run.kept.exists() and copied.kept.exists():
-        os.replace(copied.kept, run.kept)
+    if not kept_folder(run.out).exists() and kept_folder(copied.out).exists():
+        os.replace(kept_folder(copied.out), kept_folder(run.out))
     if not args.keep:
         shutil.rmtree(copy)
     write_text(file, json.dumps(row) + "\n")
@@ -136,7 +136,9 @@ def learn_all(run: Run) -> None:
     how, seed, truth = run.recipe.segmenter, run.recipe.seed, run.out / "truth"
     put_truth(run, {sample.name for sample in run.train.samples}, truth)
     segmenter = untrained(run, SegmentationNetwork.load(run.segmenter_file))
-    kept = KeptFeatures(run.kept, segmenter.backbone) if stays_the_same(how) and not run.recipe.tiles else None
+    kept = (
+        KeptFeatures(kept_folder(run.out), segmenter.backbone) if stays_the_same(how) and not run.recipe.tiles else None
+    )
     train_segmenter(
         segmenter, run.train.samples, truth, how, tiles=run.recipe.tiles, seed=seed, workers=run.recipe.workers,
         checkpoint=run.out / ".ceiling.pt", label="ceiling", kept=kept,
@@ -159,7 +161,7 @@ def untrained(run: Run, trained: SegmentationNetwork) -> SegmentationNetwork:
 def put_masks(run: Run, data: ImageSet, folder: Path, *, known_labels: bool) -> None:
     """Predict photos with a run's last segmenter."""
     segmenter = SegmentationNetwork.load(run.segmenter_file)
-    kept = None if run.recipe.tiles else KeptFeatures(run.kept, segmenter.backbone)
+    kept = None if run.recipe.tiles else KeptFeatures(kept_folder(run.out), segmenter.backbone)
     predict_masks(segmenter, data.samples, folder, run.recipe, known_labels=known_labels, kept=kept)
 
 

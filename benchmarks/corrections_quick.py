@@ -29,7 +29,7 @@ from tag2mask.files import write_text
 from tag2mask.metrics import confusion_matrix, iou, mean_iou
 from tag2mask.names import IGNORE
 from tag2mask.networks.deeplab import SegmentationNetwork
-from tag2mask.networks.kept import KeptFeatures
+from tag2mask.networks.kept import KeptFeatures, kept_folder
 from tag2mask.resize import resize
 from tag2mask.runs.folder import Run, resume_run
 from tag2mask.runs.refine import EPOCHS, pace
@@ -152,7 +152,7 @@ def main() -> None:
     args = parser.parse_args()
     run = resume_run(args.run)
     network = SegmentationNetwork.load(run.segmenter_after(run.recipe.segmenter.retrain))
-    kept = KeptFeatures(run.kept, network.backbone)
+    kept = KeptFeatures(kept_folder(run.out), network.backbone)
     photos, val = Photos(run, run.train, kept), None
     if run.evaluation is not run.train:
         val = Photos(run, run.evaluation.with_samples(run.evaluation.samples[:: args.step]), kept)

@@ -26,6 +26,11 @@ MOST = 4 * 2**30
 _LARGEST = torch.finfo(torch.float16).max
 
 
+def kept_folder(out: Path) -> Path:
+    """Return the folder in a run folder of what is kept."""
+    return out / "features"
+
+
 class Kept:
     """Tensors of photos in a folder, a file per photo, each with what it was made from.
 

@@ -21,7 +21,7 @@ from tag2mask.files import write_bytes
 from tag2mask.methods import load_method
 from tag2mask.methods.base import Network
 from tag2mask.names import CrfUse
-from tag2mask.networks.kept import Kept
+from tag2mask.networks.kept import Kept, kept_folder
 from tag2mask.progress import track
 from tag2mask.report import PhotoSet
 from tag2mask.report.confidence import RARE, Confidence, Map, Mask, agreement, confidence_of, judged, rarity, region_of
@@ -220,7 +220,7 @@ def _kept(run: Run) -> Kept | None:
     digest = hashlib.sha256(run.recipe.model_dump_json(include={"proxy", "patterns"}).encode())
     for file in (run.classifier_file, *run.patterns_files):
         digest.update(file.read_bytes() if file.exists() else b"")
-    return Kept(run.kept / "scores", digest.hexdigest()[:32])
+    return Kept(kept_folder(run.out) / "scores", digest.hexdigest()[:32])
 
 
 def _spread(maps: Tensor, rows: Sequence[int], classes: int) -> Tensor:

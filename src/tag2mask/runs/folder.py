@@ -158,11 +158,6 @@ class Run:
         return self.out / "refined"
 
     @property
-    def kept(self) -> Path:
-        """The folder of what `refine` computes of each photo once."""
-        return self.out / "features"
-
-    @property
     def rounds(self) -> range:
         """The rounds of retraining, from 1."""
         return range(1, self.recipe.segmenter.retrain + 1)

@@ -21,7 +21,7 @@ from tag2mask.metrics import confusion_matrix, iou
 from tag2mask.names import Schedule, Teaching
 from tag2mask.networks.backbones import LAST
 from tag2mask.networks.deeplab import SegmentationNetwork
-from tag2mask.networks.kept import KeptFeatures, remove_others
+from tag2mask.networks.kept import KeptFeatures, kept_folder, remove_others
 from tag2mask.runs.corrected import corrected_mask, shown_in
 from tag2mask.runs.estimate import prepare_crf
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of
@@ -40,7 +40,9 @@ def refine(run: Run) -> None:
     """
     prepare_crf(run.recipe.inference.crf is not None)
     if is_main():
-        remove_others(run.kept, {sample.name for data in (run.train, run.evaluation) for sample in data.samples})
+        remove_others(
+            kept_folder(run.out), {sample.name for data in (run.train, run.evaluation) for sample in data.samples}
+        )
     if not run.refined_file.exists():
         _train(run)
     segmenter = SegmentationNetwork.load(run.refined_file).to(run.device)
@@ -56,7 +58,7 @@ def features_of(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None
     """Return the kept feature maps of a refined run's photos; None on a GPU, which sees a photo as fast as it reads."""
     if not run.is_refined or run.recipe.tiles or run.device.type != "cpu" or world() > 1:
         return None
-    return KeptFeatures(run.kept, segmenter.backbone)
+    return KeptFeatures(kept_folder(run.out), segmenter.backbone)
 
 
 def _train(run: Run) -> None:
