@@ -7,12 +7,13 @@ RUN is a finished run whose training photos have true masks; photos that it was 
 drawn by --seeds (random), or of `tag2mask next` (chosen), a photo is corrected while one of its classes has fewer than
 so many. Each row is a copy of the run, refined:
 
-- others: mIoU of the training photos that nobody has corrected, and of the same photos before;
+- others: mIoU of the training photos that nobody has corrected, under their tags;
 - val: mIoU of the run's evaluation photos, where it has some;
-- the ceiling: the same segmenter trained once on the true masks of all training photos (benchmarks/ceiling.py).
+- ceiling: the same of the same segmenter trained once on the true masks of all training photos (benchmarks/ceiling.py).
 
-True masks of evaluation photos teach nothing. Tags-only scores are those of the run itself, the rows of 0 masks. What
-was done stays, so the command goes on where it stopped.
+The rows of 0 masks are of the run's last segmenter, which has seen tags only. True masks of evaluation photos teach
+nothing. Of the others, the ceiling's segmenter has seen the true masks. With --no-crf no row has the CRF, which takes
+most of the time. What was done stays, so the command goes on where it stopped; RUN gets a folder features/.
 """
 
 from __future__ import annotations
@@ -24,21 +25,29 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
-from ceiling import ceiling
+import torch
 from how_much_data import spread
 
-from tag2mask.api import next_photos, refine
-from tag2mask.data import Sample, write_mask
+from tag2mask.api import next_photos
+from tag2mask.config import load_recipe
+from tag2mask.data import ImageSet, Sample, write_mask
 from tag2mask.files import write_text
-from tag2mask.runs.folder import Run, read_metrics, resume_run
-from tag2mask.runs.stages import AFTER_CORRECTIONS
+from tag2mask.inference import predict_masks
+from tag2mask.names import StageName
+from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.networks.kept import KeptFeatures, kept_folder
+from tag2mask.runs.corrected import FOLDER
+from tag2mask.runs.folder import Run, resume_run, write_config
+from tag2mask.runs.refine import not_corrected
+from tag2mask.runs.stages import run_stages
 from tag2mask.scoring import score_set
+from tag2mask.training.segmenter import stays_the_same, train_segmenter
 
 
 def main() -> None:
@@ -50,67 +59,110 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the order; chosen uses the first")
     parser.add_argument("--ceiling", action="store_true", help="find the ceiling too")
     parser.add_argument("--keep", action="store_true", help="keep the refined copies of the run")
+    parser.add_argument("--no-crf", action="store_true", help="predict without the CRF")
     parser.add_argument("--set", dest="settings", nargs="*", default=[], help="change a parameter of refine: key=value")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows = []
     run = resume_run(args.run)
-    if args.ceiling:
-        print("ceiling:", json.dumps(ceiling(run, args.out / "ceiling")))
-    for choice in args.choice:
-        for seed in args.seeds if choice == "random" else args.seeds[:1]:
-            for each in args.masks:
-                rows.append(do(run, choice, each, seed, args))
-                if args.json:
-                    write_text(args.json, json.dumps(rows, indent=1) + "\n")
+    todo = [
+        (choice, each, seed)
+        for choice in args.choice
+        for seed in (args.seeds if choice == "random" else args.seeds[:1])
+        for each in args.masks
+    ]
+    for choice, each, seed in [*todo, *([("ceiling", 0, 0)] if args.ceiling else [])]:
+        rows.append(do(run, choice, each, seed, args))
+        if args.json:
+            write_text(args.json, json.dumps(rows, indent=1) + "\n")
     print_table(rows)
 
 
 def do(run: Run, choice: str, each: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Refine a copy of the run by so many masks a class and return its row."""
+    """Refine a copy of the run by so many masks a class, if that is not done, and return its row."""
     file = args.out / f"{choice}-{each}-{seed}.json"
     if file.exists():
         row: dict[str, Any] = json.loads(file.read_text("utf-8"))
         return row
-    taken = take(ordered(run, choice, seed), each)
+    taken = take(ordered(run, choice, seed), each) if each else set()
     row = {"choice": choice, "masks": each, "seed": seed, "photos": len(taken), "of": len(run.train)}
-    others = run.train.with_samples(tuple(one for one in run.train.samples if one.name not in taken))
-    row["before"] = score_set(others, run.retrain_masks)["miou"]
-    scores = read_metrics(run.out)
-    row["others"] = row["before"]
-    if each:
-        copy, drawn = file.with_suffix(""), file.with_suffix(".drawn")
-        for folder in (copy, drawn):
-            shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(run.out, copy, copy_function=os.link, ignore=shutil.ignore_patterns(".*"))
-        change(copy, args.settings)
-        for sample in run.train.samples:
-            if sample.name in taken:
-                write_mask(drawn / f"{sample.name}.png", run.train.truth(sample))
-        start = time.monotonic()
-        refine(copy, drawn, take_all=True)
-        scores = read_metrics(copy)
-        row["seconds"] = round(time.monotonic() - start, 1)
-        row["stages"] = {name: scores["seconds"][name] for name in AFTER_CORRECTIONS}
-        row["proxy"], row["others"] = scores["proxy"]["miou"], scores["refined"]["miou"]
-        row["iou"] = scores["refined"]["iou"]
-        if not args.keep:
-            shutil.rmtree(copy)
-            shutil.rmtree(drawn)
-    row["val"] = scores["prediction"]["miou"] if run.evaluation is not run.train else None
+    copy = file.with_suffix("")
+    shutil.rmtree(copy, ignore_errors=True)
+    made = shutil.ignore_patterns(".*", "predictions", "report", "refined", "retrain", "truth")
+    shutil.copytree(run.out, copy, copy_function=os.link, ignore=made)
+    crf = ["inference.crf=null"] if args.no_crf else []
+    change(copy, [*args.settings, *crf, *(["segmenter.retrain=0"] if choice == "ceiling" else [])])
+    started = time.monotonic()
+    if choice == "ceiling":
+        learn_all(resume_run(copy))
+    elif taken:
+        put_truth(run, taken, copy / FOLDER)
+        run_stages(resume_run(copy), StageName.REFINE)
+    copied = resume_run(copy)
+    put_masks(copied, copied.train, copied.refined_masks, known_labels=True)
+    row["seconds"] = round(time.monotonic() - started, 1)
+    scores = score_set(not_corrected(copied, copied.train), copied.refined_masks)
+    row["others"], row["iou"] = scores["miou"], scores["iou"]
+    row["val"] = None
+    if copied.evaluation is not copied.train:
+        put_masks(copied, copied.evaluation, copied.out / "predictions", known_labels=False)
+        row["val"] = score_set(copied.evaluation, copied.out / "predictions")["miou"]
+    if not kept_folder(run.out).exists() and kept_folder(copied.out).exists():
+        os.replace(kept_folder(copied.out), kept_folder(run.out))
+    if not args.keep:
+        shutil.rmtree(copy)
     write_text(file, json.dumps(row) + "\n")
     return row
 
 
 def change(run: Path, settings: Sequence[str]) -> None:
     """Change parameters of a copied run."""
-    from tag2mask.config import load_recipe
-    from tag2mask.runs.folder import write_config
-
     opened = resume_run(run)
     opened.recipe = load_recipe(opened.recipe, settings)
     write_config(opened)
+
+
+def put_truth(run: Run, names: Container[str], folder: Path) -> None:
+    """Write the true masks of some training photos."""
+    for sample in run.train.samples:
+        mask = run.train.truth(sample) if sample.name in names else None
+        if mask is not None:
+            write_mask(folder / f"{sample.name}.png", mask)
+
+
+def learn_all(run: Run) -> None:
+    """Train the segmenter of a copied run, from the start, on the true masks of all training photos."""
+    how, seed, truth = run.recipe.segmenter, run.recipe.seed, run.out / "truth"
+    put_truth(run, {sample.name for sample in run.train.samples}, truth)
+    segmenter = untrained(run, SegmentationNetwork.load(run.segmenter_file))
+    kept = (
+        KeptFeatures(kept_folder(run.out), segmenter.backbone) if stays_the_same(how) and not run.recipe.tiles else None
+    )
+    train_segmenter(
+        segmenter, run.train.samples, truth, how, tiles=run.recipe.tiles, seed=seed, workers=run.recipe.workers,
+        checkpoint=run.out / ".ceiling.pt", label="ceiling", kept=kept,
+    )  # fmt: skip
+    segmenter.save(run.segmenter_file)
+
+
+def untrained(run: Run, trained: SegmentationNetwork) -> SegmentationNetwork:
+    """Return a segmenter with the backbone of another and a new head."""
+    how = run.recipe.segmenter
+    torch.manual_seed(run.recipe.seed)
+    segmenter = SegmentationNetwork(
+        trained.backbone.name, run.train.classes, head=how.head, output_stride=how.output_stride, weights="random",
+        tags=how.tag_weight > 0,
+    )  # fmt: skip
+    segmenter.backbone.load_state_dict(trained.backbone.state_dict())
+    return segmenter
+
+
+def put_masks(run: Run, data: ImageSet, folder: Path, *, known_labels: bool) -> None:
+    """Predict photos with a run's last segmenter."""
+    segmenter = SegmentationNetwork.load(run.segmenter_file)
+    kept = None if run.recipe.tiles else KeptFeatures(kept_folder(run.out), segmenter.backbone)
+    predict_masks(segmenter, data.samples, folder, run.recipe, known_labels=known_labels, kept=kept)
 
 
 def ordered(run: Run, choice: str, seed: int) -> list[Sample]:
@@ -135,14 +187,12 @@ def take(samples: Sequence[Sample], each: int) -> set[str]:
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Print the means over seeds, and how far seeds are apart."""
-    print(
-        "| choice | masks a class | photos | others, before | others | val | seconds |\n|---|---|---|---|---|---|---|"
-    )
+    print("| choice | masks a class | photos | others | val | seconds |\n|---|---|---|---|---|---|")
     for choice, each in dict.fromkeys((row["choice"], row["masks"]) for row in rows):
         alike = [row for row in rows if (row["choice"], row["masks"]) == (choice, each)]
         cells = [
             spread([row[part] for row in alike]) if all(row.get(part) is not None for row in alike) else "–"
-            for part in ("before", "others", "val", "seconds")
+            for part in ("others", "val", "seconds")
         ]
         photos = round(float(np.mean([row["photos"] for row in alike])))
         print(f"| {choice} | {each} | {photos} | {' | '.join(cells)} |")

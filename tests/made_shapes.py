@@ -14,6 +14,7 @@ classifier: {size: 64, epochs: 40, holdout: 0.25}
 patterns: {size: 96, layers: [C41], components: 5}
 proxy: {crf: none}
 segmenter: {size: 64, epochs: 2, batch_size: 4, learning_rate: 1.0e-2, backbone_learning_rate: 1.0e-4}
+refine: {shows: 32}
 inference: {scales: [64], crf: null}
 """
 

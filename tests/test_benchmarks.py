@@ -132,20 +132,32 @@ def test_the_pattern_is_the_leading_component(load_benchmark):
     assert abs(gathered.pattern() @ component) == pytest.approx(1)
 
 
-def test_corrections_of_a_few_shapes(load_benchmark, finished_run, tmp_path, monkeypatch, capsys):
+def test_corrections_of_a_few_shapes(load_benchmark, a_run, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     script, file = load_benchmark("corrections"), tmp_path / "rows.json"
-    given = ["--masks", "0", "1", "--choice", "random", "chosen", "--seeds", "0", "--json", str(file)]
-    monkeypatch.setattr(sys, "argv", ["corrections.py", str(finished_run), "--out", str(tmp_path / "out"), *given])
+    given = ["--masks", "0", "1", "--choice", "random", "chosen", "--seeds", "0", "--ceiling", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["corrections.py", str(a_run), "--out", str(tmp_path / "out"), *given])
     script.main()
     rows = json.loads(file.read_text("utf-8"))
     assert [(row["choice"], row["masks"]) for row in rows] == [
-        ("random", 0), ("random", 1), ("chosen", 0), ("chosen", 1)
+        ("random", 0), ("random", 1), ("chosen", 0), ("chosen", 1), ("ceiling", 0)
     ]  # fmt: skip
-    assert rows[0]["others"] == rows[0]["before"]
+    assert rows[0]["others"] == rows[2]["others"]
     assert 1 <= rows[1]["photos"] <= 2
     assert rows[1]["val"] is not None
     assert "| random | 1 |" in capsys.readouterr().out
-    assert not (finished_run / "corrected").exists()
-    samples = script.resume_run(finished_run).train.samples
+    assert not (a_run / "corrected").exists()
+    samples = script.resume_run(a_run).train.samples
     assert len(script.take(samples, 99)) == len(samples)
+
+
+def test_corrections_measured_quickly(load_benchmark, a_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    script = load_benchmark("corrections_quick")
+    given = ["--masks", "0", "1", "--choice", "random", "ceiling", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["corrections_quick.py", str(a_run), *given])
+    script.main()
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["choice"], row["masks"]) for row in rows] == [("random", 0), ("random", 1), ("ceiling", 0)]
+    assert all(0 <= row[part] <= 100 for row in rows for part in ("others", "val"))
+    assert len({row["others"] for row in rows}) > 1

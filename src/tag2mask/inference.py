@@ -20,6 +20,7 @@ from tag2mask.devices import half_precision, with_antialias
 from tag2mask.distributed import barrier, share, total
 from tag2mask.errors import DataError
 from tag2mask.networks.deeplab import SegmentationNetwork, with_tags
+from tag2mask.networks.kept import KeptFeatures
 from tag2mask.progress import track
 from tag2mask.proxy import without_specks
 from tag2mask.resize import resize, resizing
@@ -91,6 +92,14 @@ def forward(
             for side in scales
         ]
     return [list(of_photo) for of_photo in zip(*at_scales, strict=True)]
+
+
+@torch.inference_mode()
+def forward_kept(
+    segmenter: SegmentationNetwork, kept: KeptFeatures, sample: Sample, scales: Sequence[int]
+) -> list[Tensor]:
+    """Return what `forward` returns for a photo, from feature maps that are kept."""
+    return [segmenter.decode(kept.maps(sample, side))[0].float() for side in scales]
 
 
 def forward_tiles(segmenter: SegmentationNetwork, photo: NDArray[np.uint8], side: int, tiles: Sequence[Tile]) -> Tensor:
@@ -330,6 +339,7 @@ def predict_masks(
     known_labels: bool = False,
     again: bool = False,
     strict: bool = False,
+    kept: KeptFeatures | None = None,
 ) -> int:
     """Write a palette PNG for every photo that has none yet and return how many photos have theirs now.
 
@@ -343,6 +353,7 @@ def predict_masks(
         known_labels: rule out classes that a photo's image-level labels do not name.
         again: write those that are there too; a mask that stays since its photo cannot be read does not count.
         strict: raise for an unreadable photo instead of skipping it.
+        kept: feature maps of whole photos by the segmenter's backbone; None to see the photos again.
     """
     how = recipe.inference
     segmenter, scales, tiles = fast_copy(segmenter, recipe), how.scales, recipe.tiles
@@ -356,6 +367,9 @@ def predict_masks(
     def jobs() -> Iterator[tuple[Sample, NDArray[np.uint8], list[Tensor]]]:
         photos = read_ahead(todo, recipe.workers, strict, draft_size(how, tiles))
         together = 1 if tiles else photos_together(segmenter)
+        if kept:
+            for sample, photo in photos:
+                yield sample, photo, forward_kept(segmenter, kept, sample, scales)
         while chunk := list(islice(photos, together)):
             found = forward(segmenter, [photo for _, photo in chunk], scales, tiles)
             for (sample, photo), logits in zip(chunk, found, strict=True):

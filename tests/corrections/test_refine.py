@@ -13,7 +13,8 @@ import tag2mask
 from tag2mask.corrections import refine as module
 from tag2mask.data import read_mask, write_mask
 from tag2mask.errors import UserError
-from tag2mask.runs import shadow, stages
+from tag2mask.networks.kept import KeptFeatures
+from tag2mask.runs import confidence, shadow, stages
 from tag2mask.runs.folder import resume_run
 from tag2mask.runs.stages import run_stages
 
@@ -45,6 +46,34 @@ def test_corrected_masks_are_truth_everywhere(command, whole_run, drawn, truth, 
     assert said.code == 0, said.err
     shapes = json.loads((tmp_path / "labels/p01.json").read_text("utf-8"))["shapes"]
     assert [shape["label"] for shape in shapes] == ["disc"]
+
+
+def test_the_second_refinement_sees_no_photo_again(monkeypatch, command, whole_run, drawn):
+    assert command("refine", whole_run, drawn("p01", "p06")).code == 0
+    for part in ("64", "scores"):
+        assert len(list((whole_run / "features" / part).glob("*.safetensors"))) == 14
+    proxy = {file.name: file.read_bytes() for file in (whole_run / "proxy").glob("*.png")}
+
+    def unexpected(*_, **__):
+        raise AssertionError("a photo is seen again")
+
+    monkeypatch.setattr(KeptFeatures, "_see", unexpected)
+    monkeypatch.setattr(confidence, "photo_batches", unexpected)
+    said = command("refine", whole_run, drawn("p11", folder="more"))
+    assert said.code == 0, said.err
+    changed = {name for name, content in proxy.items() if (whole_run / "proxy" / name).read_bytes() != content}
+    assert changed == {"p11.png"}
+
+
+def test_a_correction_that_is_taken_back(command, whole_run, drawn, truth):
+    before = read_mask(whole_run / "proxy/p01.png")
+    assert command("refine", whole_run, drawn("p01", "p06")).code == 0
+    (whole_run / "corrected/p01.png").unlink()
+    run_stages(resume_run(whole_run))
+    assert not np.array_equal(read_mask(whole_run / "proxy/p01.png"), truth("p01"))
+    assert read_mask(whole_run / "proxy/p01.png").shape == before.shape
+    assert np.array_equal(read_mask(whole_run / "proxy/p06.png"), truth("p06"))
+    assert json.loads((whole_run / "metrics.json").read_text("utf-8"))["corrections"]["photos"] == 1
 
 
 def test_a_run_with_other_photos_to_predict(command, a_run, drawn, shapes_folder, recipe_file):

@@ -24,6 +24,7 @@ from tag2mask.serve import corrections as learning
 from tag2mask.serve.corrections import TAKEN, WAITING, Corrections
 from tag2mask.serve.fetch import Photos
 from tag2mask.serve.label_studio import mask_of, photo_name, read_control
+from tag2mask.serve.model import LiveModel
 
 pytest.importorskip("fastapi")
 
@@ -363,6 +364,25 @@ def test_a_refinement_that_fails_is_tried_again(serving, refining):
 def test_the_command_learns_from_the_masks(a_run, tmp_path):
     write_mask(tmp_path / "masks/p00.png", read_mask(a_run / "proxy/p00.png") * 0)
     assert learning.refine(a_run, tmp_path / "masks")
+
+
+def test_an_annotation_changes_the_model(serving, a_run):
+    """From the submitted annotation to the new model, with nothing replaced."""
+    live, swapped = LiveModel(a_run), threading.Event()
+
+    def reload():
+        live.reload()
+        swapped.set()
+
+    client = serving(model=live, corrections=Corrections(a_run, reload))
+    before = client.get("/health").json()["model_version"]
+    shape = read_mask(a_run / "proxy/p00.png").shape
+    assert client.post("/webhook", json=event(np.ones(shape, bool))).json() == {"status": "ok", "photo": "p00"}
+    assert swapped.wait(120)
+    assert client.get("/health").json()["model_version"] != before
+    assert (read_mask(a_run / "refined/p00.png") == 1).all()
+    assert not (a_run / WAITING / "p00.png").exists()
+    assert not (a_run / TAKEN).exists()
 
 
 def test_why_a_refinement_failed_is_said(tmp_path, caplog):

@@ -257,18 +257,15 @@ class RefineConfig(_Part):
             recipe's before a corrected mask of it has been seen.
         temperature: the IoU, summed over corrected photos, by which a threshold must be better to count e times as
             much; a larger one trusts few photos less.
-        weight: how often an epoch shows a corrected mask for once that it shows another photo's.
-        others: so many photos that nobody has corrected are shown for one corrected mask, but 64 at least: they keep
-            what is known of classes without corrected masks.
-        epochs: passes over these photos, by which the last segmenter's head learns on; its backbone stays.
-        learning_rate: of that.
+        shows: how many masks the last segmenter's head sees as it learns on, each corrected one at least four times;
+            its backbone stays.
+        learning_rate: of that where the segmenter's masks agree with the corrected ones, and up to ten times as much
+            where they do not.
     """
 
     spread: Annotated[float, Field(gt=0, le=10)] = 0.5
     temperature: Annotated[float, Field(gt=0, le=100)] = 0.2
-    weight: Positive = 8
-    others: Positive = 1
-    epochs: Positive = 3
+    shows: Positive = 800
     learning_rate: Rate = 1e-3
 
 

@@ -148,6 +148,16 @@ class TagHead(nn.Module):
         super().__init__()
         self.see = nn.Sequential(nn.BatchNorm2d(channels, affine=False), *_convolution(channels, width))
         self.classify = nn.Sequential(nn.Dropout(0.2), nn.Linear(width, classes))
+        self.stays = False
+
+    def freeze(self) -> None:
+        """Stay as it is in further training."""
+        self.stays = True
+        self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TagHead:
+        """Stay in evaluation mode if frozen."""
+        return super().train(mode and not self.stays)
 
     def forward(self, deepest: Tensor) -> Tensor:
         """Return logits, N x C."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from tag2mask.data import Sample
@@ -19,6 +21,7 @@ from tag2mask.files import write_bytes
 from tag2mask.methods import load_method
 from tag2mask.methods.base import Network
 from tag2mask.names import CrfUse
+from tag2mask.networks.kept import Kept, kept_folder
 from tag2mask.progress import track
 from tag2mask.report import PhotoSet
 from tag2mask.report.confidence import RARE, Confidence, Map, Mask, agreement, confidence_of, judged, rarity, region_of
@@ -188,7 +191,40 @@ def _scores(
         for sample, photo in track(read_ahead(samples, recipe.workers, run.strict), len(samples), label):
             yield sample, *look_at_tiles(network, method, photo, concerned(sample))
         return
-    batches = photo_batches(samples, recipe.patterns.size, workers=recipe.workers, strict=run.strict, label=label)
+    kept, unseen = _kept(run), []
+    for sample in samples:
+        rows = [one - 1 for one in concerned(sample)]
+        known = kept.read(sample) if kept else None
+        if known is None or known["rows"].tolist() != rows:
+            unseen.append(sample)
+        else:
+            scores, activation = (_spread(known[name], rows, len(every)) for name in ("scores", "activation"))
+            yield sample, scores, activation
+    if not unseen:
+        return
+    batches = photo_batches(unseen, recipe.patterns.size, workers=recipe.workers, strict=run.strict, label=label)
     for some, images in batches:
         found = method.look(network, images.to(run.device), [concerned(sample) for sample in some])
-        yield from zip(some, *found, strict=True)
+        for sample, scores, activation in zip(some, *found, strict=True):
+            if kept:
+                index = torch.tensor([one - 1 for one in concerned(sample)])
+                maps = {"scores": scores.cpu()[index], "activation": activation.cpu()[index]}
+                kept.write(sample, maps | {"rows": index})
+            yield sample, scores, activation
+
+
+def _kept(run: Run) -> Kept | None:
+    """Return the scores of photos that stay the same from one refinement to the next."""
+    if not run.is_refined:
+        return None
+    digest = hashlib.sha256(run.recipe.model_dump_json(include={"proxy", "patterns"}).encode())
+    for file in (run.classifier_file, *run.patterns_files):
+        digest.update(file.read_bytes() if file.exists() else b"")
+    return Kept(kept_folder(run.out) / "scores", digest.hexdigest()[:32])
+
+
+def _spread(maps: Tensor, rows: Sequence[int], classes: int) -> Tensor:
+    """Return maps of some classes among those of all, which are 0."""
+    whole = torch.zeros(classes, *maps.shape[1:])
+    whole[rows] = maps
+    return whole

@@ -60,14 +60,14 @@ class Changes:
         training: whether something differs that the classifier learns from: everything is done again.
         evaluated: whether the evaluation photos or their tags differ.
         stale: names of evaluation photos whose predictions are old.
-        corrected: whether masks that a person has corrected differ: what follows the class patterns is done again.
+        corrected: names of the photos whose corrected masks differ: what learns from corrections is done again.
     """
 
     said: tuple[str, ...] = ()
     training: bool = False
     evaluated: bool = False
     stale: frozenset[str] = frozenset()
-    corrected: bool = False
+    corrected: frozenset[str] = frozenset()
 
 
 def fingerprint_of(train: ImageSet, evaluation: ImageSet, corrected: Mapping[str, str] | None = None) -> Fingerprint:
@@ -139,8 +139,8 @@ def compare(before: Fingerprint, now: Fingerprint) -> Changes:
     learnt = _differences(before.train, now.train, "training", said)
     masks = {name: known.corrected for name, known in before.train.items() if known.corrected}
     corrected = {name: known.corrected for name, known in now.train.items() if known.corrected}
-    if masks != corrected:
-        names = sorted(name for name in {*masks, *corrected} if masks.get(name) != corrected.get(name))
+    names = sorted(name for name in {*masks, *corrected} if masks.get(name) != corrected.get(name))
+    if names:
         said.append(f"other corrected masks: {len(names)} training photo{'s'[: len(names) > 1]} ({few(names)})")
     seen = _differences(before.evaluation or {}, now.evaluation or {}, "evaluation", said)
     return Changes(
@@ -148,7 +148,7 @@ def compare(before: Fingerprint, now: Fingerprint) -> Changes:
         training=(before.classes, before.levels) != (now.classes, now.levels) or any(learnt.values()),
         evaluated=any(seen.values()),
         stale=frozenset(seen["removed"]) | frozenset(seen["other files"]),
-        corrected=masks != corrected,
+        corrected=frozenset(names),
     )
 
 

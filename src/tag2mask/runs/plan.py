@@ -18,6 +18,7 @@ from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.progress import duration
 from tag2mask.runs.folder import Run
+from tag2mask.runs.refine import EPOCHS
 from tag2mask.runs.stages import stages_to_do
 from tag2mask.threads import cores
 from tag2mask.tiles import tiles_of
@@ -73,7 +74,7 @@ def estimate_seconds(run: Run) -> float:
         "estimate": train * (tiled * forward * side**2 + read + crf * (recipe.proxy.crf != CrfUse.NONE)),
         "segment": training,
         "retrain": recipe.segmenter.retrain * (training + train * seen),
-        "refine": train * seen + 2 * len(run.corrections.masks) * recipe.refine.weight * recipe.refine.epochs * read,
+        "refine": train * seen + 4 * max(recipe.refine.shows, EPOCHS * len(run.corrections.masks)) * read,
         "predict": test * seen,
         "evaluate": 0.02 * (2 * train + test),
     }

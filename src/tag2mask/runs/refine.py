@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from tag2mask.data import ImageSet, Sample, write_mask
-from tag2mask.distributed import barrier, is_main, share
-from tag2mask.errors import RunError
+from tag2mask.distributed import barrier, is_main, share, world
+from tag2mask.errors import DataError, RunError
 from tag2mask.files import share_file
-from tag2mask.inference import predict_masks, without_mask
-from tag2mask.names import Teaching
+from tag2mask.inference import forward, forward_kept, most_likely, predict_masks, without_mask
+from tag2mask.metrics import confusion_matrix, iou
+from tag2mask.names import Schedule, Teaching
 from tag2mask.networks.backbones import LAST
 from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.networks.kept import KeptFeatures, kept_folder, remove_others
 from tag2mask.runs.corrected import corrected_mask, shown_in
 from tag2mask.runs.estimate import prepare_crf
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of
@@ -25,24 +29,36 @@ from tag2mask.training.segmenter import train_segmenter
 
 log = logging.getLogger("tag2mask")
 
-LEAST_OTHERS = 64
-"""Photos that nobody has corrected, which are shown however few are corrected."""
+EPOCHS = 4
+"""Parts of the training, at the end of each of which it can go on if it is killed; each shows every corrected mask."""
 
 
 def refine(run: Run) -> None:
     """Teach the last segmenter corrected masks, and predict the training photos under their tags, to ``refined/``.
 
-    The head learns on, on a backbone that stays: corrected masks with weight, proxy masks of some other photos.
+    The head learns on from corrected masks alone, on a backbone that stays: what tags have taught it is its start.
     """
     prepare_crf(run.recipe.inference.crf is not None)
+    if is_main():
+        remove_others(
+            kept_folder(run.out), {sample.name for data in (run.train, run.evaluation) for sample in data.samples}
+        )
     if not run.refined_file.exists():
         _train(run)
     segmenter = SegmentationNetwork.load(run.refined_file).to(run.device)
     check_classes(run, segmenter.classes, run.refined_file)
     put_corrected(run, run.train.samples, run.refined_masks)
     predict_masks(
-        segmenter, run.train.samples, run.refined_masks, run.recipe, known_labels=True, strict=run.strict
+        segmenter, run.train.samples, run.refined_masks, run.recipe, known_labels=True, strict=run.strict,
+        kept=features_of(run, segmenter),
     )  # fmt: skip
+
+
+def features_of(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None:
+    """Return the kept feature maps of a refined run's photos; None on a GPU, which sees a photo as fast as it reads."""
+    if not run.is_refined or run.recipe.tiles or run.device.type != "cpu" or world() > 1:
+        return None
+    return KeptFeatures(kept_folder(run.out), segmenter.backbone)
 
 
 def _train(run: Run) -> None:
@@ -51,14 +67,20 @@ def _train(run: Run) -> None:
     if not start.exists():
         raise RunError(f"{start} is not there; go on with tag2mask run, which trains it first")
     segmenter = SegmentationNetwork.load(start)
-    samples = photos_to_learn(run)
-    as_plain = {"method": Teaching.PLAIN, "train_from": LAST, "crop": 1.0, "epochs": how.epochs}
-    settings = run.recipe.segmenter.model_copy(update={**as_plain, "learning_rate": how.learning_rate})
+    if segmenter.tags is not None:
+        segmenter.tags.freeze()  # it has learnt from the tags of all photos, of which corrected masks say nothing new
+    kept, samples = features_of(run, segmenter), photos_to_learn(run)
+    of_a_photo = run.recipe.tiles.per_photo if run.recipe.tiles else 1
+    times = max(1, round(how.shows / (EPOCHS * of_a_photo * len(samples))))
+    as_plain = {"method": Teaching.PLAIN, "train_from": LAST, "crop": 1.0, "tag_weight": 0.0}
+    rate = how.learning_rate * pace(agreement(run, segmenter, samples, kept))
+    pace_of = {"epochs": EPOCHS, "schedule": Schedule.POLY, "learning_rate": rate}
+    settings = run.recipe.segmenter.model_copy(update={**as_plain, **pace_of})
     torch.manual_seed(seed)
     train_segmenter(
         segmenter, samples, run.out / "proxy", settings, tiles=run.recipe.tiles, seed=seed, workers=run.recipe.workers,
         checkpoint=checkpoint_of(run.refined_file), label=run.refined_file.stem, strict=run.strict,
-        often=dict.fromkeys(run.corrections.masks, how.weight),
+        often={sample.name: times for sample in samples}, kept=kept,
     )  # fmt: skip
     if is_main():
         segmenter.save(run.refined_file)
@@ -67,20 +89,43 @@ def _train(run: Run) -> None:
 
 
 def photos_to_learn(run: Run) -> list[Sample]:
-    """Return the corrected photos, with the classes of their masks as tags, and some others, drawn by the seed."""
+    """Return the corrected photos, with the classes of their masks as tags."""
     masks, classes = run.corrections.masks, len(run.train.classes)
-    corrected = [
+    return [
         replace(sample, labels=shown_in(corrected_mask(sample, run.corrections, classes)))
         for sample in run.train.samples
         if sample.name in masks
     ]
-    others = [
-        sample
-        for sample in run.train.samples
-        if sample.name not in masks and (run.out / "proxy" / f"{sample.name}.png").exists()
-    ]
-    most = max(LEAST_OTHERS, run.recipe.refine.others * len(corrected))
-    return corrected + Random(run.recipe.seed).sample(others, min(most, len(others)))
+
+
+def agreement(run: Run, segmenter: SegmentationNetwork, samples: Sequence[Sample], kept: KeptFeatures | None) -> float:
+    """Return how far a segmenter is right already, 0 to 1: the mean IoU of the classes in corrected photos."""
+    classes = len(run.train.classes)
+    found = np.zeros((classes + 1, classes + 1), np.int64)
+    for sample in samples:
+        truth = corrected_mask(sample, run.corrections, classes)
+        with suppress(DataError):  # it is said when the photo is learnt from
+            logits = _logits(run, segmenter, sample, kept)
+            size = (truth.shape[0], truth.shape[1])
+            found += confusion_matrix(truth, most_likely(logits, size, sample.labels), classes + 1)
+    values = iou(found)[1:]
+    return float(np.nanmean(values)) if np.isfinite(values).any() else 1.0
+
+
+def _logits(run: Run, segmenter: SegmentationNetwork, sample: Sample, kept: KeptFeatures | None) -> list[Tensor]:
+    sides = [run.recipe.segmenter.size]
+    if kept:
+        return forward_kept(segmenter, kept, sample, sides)
+    return forward(segmenter, [sample.read()], sides, run.recipe.tiles)[0]
+
+
+def pace(agreement: float) -> float:
+    """Return by how much faster a segmenter learns the less it is right: 1 from one half on, 10 where it is all wrong.
+
+    >>> pace(0.8), pace(0.5), pace(0.0)
+    (1.0, 1.0, 10.0)
+    """
+    return float(10 ** max(0.0, 1 - 2 * agreement))
 
 
 def put_corrected(run: Run, samples: Sequence[Sample], folder: Path) -> None:

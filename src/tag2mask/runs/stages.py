@@ -169,9 +169,9 @@ STAGES: dict[str, Stage] = {
 }
 """What a run does, in this order."""
 
-AFTER_CORRECTIONS = (StageName.ESTIMATE, StageName.REFINE, StageName.PREDICT, StageName.EVALUATE, StageName.REPORT)
-"""What is done again when corrected masks differ. Segmenters of the stages between learnt from tags; `refine` goes on
-from the last of them."""
+AFTER_CORRECTIONS = (StageName.REFINE, StageName.PREDICT, StageName.EVALUATE, StageName.REPORT)
+"""What is done again when corrected masks differ. Proxy masks of the other photos and the segmenters that learnt from
+them are of tags alone and stay; `refine` goes on from the last of these."""
 
 
 def find_stage(name: str) -> Stage:
@@ -316,6 +316,8 @@ def _remove_stale(run: Run) -> None:
         stage.remove(run)
     for after in AFTER_CORRECTIONS if changes.corrected else ():
         STAGES[after].remove(run)
+    for name in changes.corrected:
+        (run.out / "proxy" / f"{name}.png").unlink(missing_ok=True)
     for name in changes.stale:
         (run.out / "predictions" / f"{name}.png").unlink(missing_ok=True)
     for name in (StageName.EVALUATE, StageName.REPORT):  # else a process killed here would leave old scores

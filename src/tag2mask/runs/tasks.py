@@ -25,7 +25,7 @@ from tag2mask.report import OverviewRow, PhotoSet, save_overview, save_page, sav
 from tag2mask.runs.confidence import confidences_of, with_corrected, write_confidences
 from tag2mask.runs.estimate import prepare_crf
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of, read_metrics
-from tag2mask.runs.refine import not_corrected, put_corrected, share_masks
+from tag2mask.runs.refine import features_of, not_corrected, put_corrected, share_masks
 from tag2mask.scoring import score_set
 from tag2mask.segmenter import Segmenter
 from tag2mask.training.classifier import mean_precision, train_classifier
@@ -175,7 +175,10 @@ def predict(run: Run) -> None:
     segmenter = SegmentationNetwork.load(run.segmenter_file).to(run.device)
     check_classes(run, segmenter.classes, run.segmenter_file)
     prepare_crf(run.recipe.inference.crf is not None)
-    predict_masks(segmenter, run.evaluation.samples, run.out / "predictions", run.recipe, strict=run.strict)
+    predict_masks(
+        segmenter, run.evaluation.samples, run.out / "predictions", run.recipe, strict=run.strict,
+        kept=features_of(run, segmenter),
+    )  # fmt: skip
 
 
 def evaluate(run: Run) -> None:

@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -22,6 +23,7 @@ from tag2mask.data.loading import as_tensor, read_by
 from tag2mask.errors import DataError
 from tag2mask.names import IGNORE
 from tag2mask.networks.classifier import targets_of
+from tag2mask.networks.kept import KeptFeatures
 from tag2mask.networks.speed import Features
 from tag2mask.progress import track
 from tag2mask.tiles import Tile, tiles_of
@@ -238,3 +240,33 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
         record = np.frombuffer(self.file.read(self.record.itemsize), self.record)[0]
         maps = (torch.from_numpy(record[layer].astype(np.float32)) for layer in self.layers)
         return index, (*maps, torch.from_numpy(record["mask"].copy()), self.photos.targets[index])
+
+
+class KeptPhotos(Dataset[tuple[int, "Pair | str"]]):
+    """What `KeptFeatures` keeps of photos, by chance turned left to right, with masks and labels; or what is wrong.
+
+    Args:
+        photos: whole photos.
+        kept: feature maps of them.
+    """
+
+    def __init__(self, photos: MaskedPhotos, kept: KeptFeatures) -> None:
+        self.photos, self.kept = photos, kept
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> tuple[int, Pair | str]:
+        """Return float32 D x h x w for each layer, the uint8 mask and the labels, float C."""
+        (sample, _), side = self.photos.items[index], self.photos.size
+        try:
+            maps = self.kept.maps(sample, side)
+            mask = read_mask(self.photos.masks / f"{sample.name}.png")
+        except DataError as error:
+            return index, str(error)
+        small = np.array(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST))
+        seen = [*(one[0] for one in maps.values()), torch.from_numpy(small)]
+        if torch.rand(()) < 0.5:
+            seen = [one.flip(-1) for one in seen]
+        return index, (*seen, self.photos.targets[index])

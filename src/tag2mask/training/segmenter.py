@@ -20,9 +20,10 @@ from tag2mask.distributed import device, world
 from tag2mask.names import IGNORE, Teaching
 from tag2mask.networks.backbones import LAST
 from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.networks.kept import KeptFeatures
 from tag2mask.networks.speed import features_in_training, folded_backbone
 from tag2mask.resize import resize_like
-from tag2mask.training.datasets import FrozenFeatures, MaskedPhotos, Pair
+from tag2mask.training.datasets import FrozenFeatures, KeptPhotos, MaskedPhotos, Pair
 from tag2mask.training.loop import fit, parameter_groups
 from tag2mask.training.losses import seeded_loss
 
@@ -40,6 +41,7 @@ def train_segmenter(
     label: str = "segmenter",
     strict: bool = False,
     often: Mapping[str, int] = MappingProxyType({}),
+    kept: KeptFeatures | None = None,
 ) -> None:
     """Train a segmenter on masks by cross-entropy, 255 ignored, or on seeds (`tag2mask.training.losses`).
 
@@ -55,13 +57,14 @@ def train_segmenter(
         label: what the progress shows.
         strict: as in `fit`.
         often: how often an epoch shows some of the photos, by name; the others once.
+        kept: where the backbone stays as it is, its feature maps of the photos; None to see the photos again.
     """
     stride, layers, plain = how.label_stride, segmenter.backbone.layers, how.method == Teaching.PLAIN
     features = cache(lambda: features_in_training(segmenter.backbone))  # of the weights that `fit` begins with
 
     def loss(model: Any, *given: Tensor) -> Tensor:
         *seen, masks, present = given
-        logits, tags = model.decode_with_tags(dict(zip(layers, seen, strict=True)) if kept else features()(*seen))
+        logits, tags = model.decode_with_tags(dict(zip(layers, seen, strict=True)) if of_maps else features()(*seen))
         targets = masks[:, ::stride, ::stride].long()
         logits = resize_like(logits.float(), targets)
         counted = (targets != IGNORE).sum().clamp_min(1)
@@ -84,23 +87,23 @@ def train_segmenter(
 
     segmenter.backbone.freeze_before(how.train_from)
     photos = partial(MaskedPhotos, samples, masks, len(segmenter.classes), how.size, how.crop, tiles=tiles, seed=seed)
-    kept = None
+    of_maps = kept is not None
+    data: Dataset[tuple[int, Pair | str]] = KeptPhotos(photos(), kept) if kept else photos()
     with ExitStack() as files:
-        if stays_the_same(how) and device().type == "cpu" and world() == 1:
+        if not kept and stays_the_same(how) and device().type == "cpu" and world() == 1:
             backbone = folded_backbone(segmenter.backbone)
             frozen = files.enter_context(closing(FrozenFeatures(photos(flip=0), backbone, layers, checkpoint.parent)))
             if frozen.has_room():
                 frozen.compute(workers, f"{label}, features")
-                kept = frozen
-        data: Dataset[tuple[int, Pair | str]] = kept or photos()
+                data, of_maps = frozen, True
         if often:
-            items = (kept.photos if kept else cast(MaskedPhotos, data)).items
+            items = (data if isinstance(data, MaskedPhotos) else cast(KeptPhotos, data).photos).items
             data = Subset(data, [place for place, (one, _) in enumerate(items) for _ in range(often.get(one.name, 1))])
         groups = parameter_groups(segmenter, how.learning_rate, how.backbone_learning_rate)
         fit(
             segmenter, data, loss if plain else seeded,
             torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
-            batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=0 if kept else workers,
+            batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=0 if of_maps else workers,
             checkpoint=checkpoint, label=label, weigh=pixels if plain else len, strict=strict,
         )  # fmt: skip
 
