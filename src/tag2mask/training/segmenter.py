@@ -94,7 +94,7 @@ def train_segmenter(
                 kept = frozen
         data: Dataset[tuple[int, Pair | str]] = kept or photos()
         if often:
-            items = (kept.photos if kept else cast(MaskedPhotos, data)).items
+            items = cast(MaskedPhotos, kept.photos if kept else data).items
             data = Subset(data, [place for place, (one, _) in enumerate(items) for _ in range(often.get(one.name, 1))])
         groups = parameter_groups(segmenter, how.learning_rate, how.backbone_learning_rate)
         fit(
