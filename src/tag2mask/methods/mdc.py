@@ -1,7 +1,7 @@
-"""MDC (Wei et al. 2018): a classifier that looks with several dilations, whose class activation maps are averaged.
+r"""MDC (Wei et al. 2018): a classifier that looks with several dilations, whose class activation maps are averaged.
 
 Published and kept: four blocks, one convolution of 3 x 3 each with dilations 1, 3, 6 and 9 on the last stage, each with
-a global average pooling and a classification loss of its own; Eq. 1, $H = H_0 + \\frac{1}{n_d} \\sum_i H_i$.
+a global average pooling and a classification loss of its own; Eq. 1, $H = H_0 + \frac{1}{n_d} \sum_i H_i$.
 
 Replaced: VGG16, fine-tuned, by the recipe's frozen backbone, so that the blocks (128 channels, not 512) alone learn;
 the background of a saliency detector (DRFI) by the shared rule, ``proxy.cam_thresholds``. Its online training of the

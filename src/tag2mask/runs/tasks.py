@@ -124,7 +124,7 @@ def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
 
 def segment(run: Run) -> None:
     """Train the segmenter on the proxy masks."""
-    prepare_crf(run.recipe.segmenter.method != Teaching.PLAIN)
+    prepare_crf(run.recipe.segmenter.method in (Teaching.SEC, Teaching.DSRG))
     train_on(run, run.out / "proxy", 0)
 
 

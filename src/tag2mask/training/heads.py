@@ -47,9 +47,8 @@ class Lesson:
 def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path | None = None) -> None:
     """Train a module on the feature maps of a frozen backbone, of whole photos and, by chance, their mirror images.
 
-    It is trained as a segmenter's head on a frozen backbone is: epochs, batch, rate, schedule and decay are the
-    recipe's ``segmenter``; size and stride of the maps are those of ``patterns``, with which it is used later. On a
-    CPU the maps are computed once.
+    It is trained as a segmenter's head on a frozen backbone is: size, epochs, batch, rate, schedule and decay are those
+    of the recipe's ``segmenter``; the stride is that of ``patterns``. On a CPU the maps are computed once.
 
     Args:
         module: trained in place.
@@ -59,7 +58,7 @@ def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path
         masks: folder of one palette PNG a photo; None to learn from the labels alone.
     """
     how, seed, workers = lesson.recipe.segmenter, lesson.recipe.seed, lesson.recipe.workers
-    samples, classes, size = lesson.data.samples, len(lesson.data.classes), lesson.recipe.patterns.size
+    samples, classes, size = lesson.data.samples, len(lesson.data.classes), how.size
     backbone, layers = folded_backbone(lesson.classifier.backbone), lesson.classifier.backbone.layers
     photos: Callable[..., MaskedPhotos | TaggedPhotos] = (
         partial(TaggedPhotos, samples, classes, size, 1.0, 0.0)
