@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tag2mask.methods.base import Network
 from tag2mask.methods.cam import Cam
 from tag2mask.networks.backbones import LAST, Backbone
+from tag2mask.networks.classifier import Classifier
 from tag2mask.resize import resize_like
 
 SLOPE, CANDIDATES = 3.0, 4
@@ -88,30 +89,28 @@ class Dcsm(Cam):
         return f"DCSM needs a convolutional network, not {backbone.name}; choose another backbone or method"
 
     def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Return the sum of the differences, and class activations, float N x C x h x w each."""
-        classifier = network.classifier
-        with torch.enable_grad(), guided(classifier.backbone):
-            seen = classifier(images.float().requires_grad_())
-            compared = candidates(seen.logits.detach(), labels)
-            layers = [seen.features[layer] for layer in classifier.backbone.layers]
-            maps = [layer.new_zeros(len(images), max(map(len, compared)), *layer.shape[2:]) for layer in layers]
-            for turn in range(maps[0].shape[1]):
-                rows = [row for row, classes in enumerate(compared) if len(classes) > turn]
-                columns = [compared[row][turn] - 1 for row in rows]
-                score = seen.logits[rows, columns].sum()
-                for one, gradient in zip(maps, torch.autograd.grad(score, layers, retain_graph=True), strict=True):
-                    one[:, turn] = gradient.abs().amax(1)
-        activation = classifier.activation(seen.features[LAST]).detach()
-        scores = torch.zeros_like(resize_like(activation, maps[0]))
-        for row, (classes, present) in enumerate(zip(compared, labels, strict=True)):
-            found = [differences(one[row, : len(classes)])[None] for one in maps]
-            total = sum((resize_like(one, scores) for one in found), start=torch.zeros_like(found[0]))[0]
-            scores[row, [label - 1 for label in present]] = total[: len(present)]
+        """Return the sum of the differences, and class activations, float N x C x h x w each; one image at a time."""
+        seen = [_see(network.classifier, image[None], one) for image, one in zip(images, labels, strict=True)]
+        scores, activation = (torch.cat(part) for part in zip(*seen, strict=True))
         return scores, activation
 
     def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
         """Return shares of the maximum in the photo through tanh, 0..1."""
         return super().of_photo((SLOPE * super().of_photo(scores, activation, network)).tanh(), activation, network)
+
+
+def _see(classifier: Classifier, image: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad(), guided(classifier.backbone):
+        seen = classifier(image.float().requires_grad_())
+        layers = [seen.features[layer] for layer in classifier.backbone.layers]
+        (compared,) = candidates(seen.logits.detach(), [labels])
+        gradients = [torch.autograd.grad(seen.logits[0, one - 1], layers, retain_graph=True) for one in compared]
+    activation = classifier.activation(seen.features[LAST]).detach()
+    scores = activation.new_zeros(1, activation.shape[1], *layers[0].shape[2:])
+    for of_layer in zip(*gradients, strict=True):
+        found = differences(torch.cat(of_layer).abs().amax(1))[None, : len(labels)]
+        scores[:, [label - 1 for label in labels]] += resize_like(found, scores)
+    return scores, activation
 
 
 METHOD = Dcsm()
