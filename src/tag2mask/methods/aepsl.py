@@ -3,7 +3,7 @@
 Published and kept: three rounds; in each a classifier learns on photos from which what the earlier ones found is
 erased, that is, filled with the mean colour; what is found is where the class activation exceeds 20% of its maximum;
 the rounds together are the object (adversarial erasing). The segmenter learns the photo's tags beside the masks and its
-scores are weighted by them (prohibitive segmentation learning, Eqs. 1 and 2).
+scores are weighted by them (prohibitive segmentation learning).
 
 Replaced: VGG16, fine-tuned in each round, by the linear layer alone on the recipe's frozen backbone; the background of
 a saliency detector (DRFI) by the shared rule, ``proxy.cam_thresholds``; the online auxiliary mask of prohibitive

@@ -1,8 +1,8 @@
 r"""AffinityNet (Ahn and Kwak 2018): class activation maps spread by a random walk with learnt affinities.
 
-Published and kept: CAM with background $M_{bg} = (1 - \max_c M_c)^\alpha$ (Eqs. 1 and 2); sure labels where it finds
+Published and kept: CAM with background $M_{bg} = (1 - \max_c M_c)^\alpha$; sure labels where it finds
 a class with $\alpha$ = 4, and background with $\alpha$ = 24, both after a CRF; affinities from pairs of sure labels and
-the walk, in `tag2mask.training.affinity` (Eqs. 3 to 9), radius 5, $\beta$ = 8, t = 256.
+the walk, in `tag2mask.training.affinity`, radius 5, $\beta$ = 8, t = 256.
 
 Replaced: ResNet-38, fine-tuned twice, by the recipe's frozen backbone with a head of 32 channels on three layers
 (authors: 448); in the walk, $\alpha$ = 16 by the value at which background and a class are even at the shared rule's
@@ -45,7 +45,7 @@ r"""$\alpha$ with which sure positions of classes, and of background, are found.
 
 
 def with_background(maps: Tensor, power: float) -> Tensor:
-    r"""Return maps with $M_{bg} = (1 - \max_c M_c)^\alpha$ before them (Eq. 2), float (1 + L) x h x w.
+    r"""Return maps with $M_{bg} = (1 - \max_c M_c)^\alpha$ before them, float (1 + L) x h x w.
 
     >>> with_background(torch.tensor([[[0.0, 0.5]]]), 2).tolist()
     [[[1.0, 0.25]], [[0.0, 0.5]]]

@@ -1,10 +1,10 @@
 r"""MDC (Wei et al. 2018): a classifier that looks with several dilations, whose class activation maps are averaged.
 
 Published and kept: four blocks, one convolution of 3 x 3 each with dilations 1, 3, 6 and 9 on the last stage, each with
-a global average pooling and a classification loss of its own; Eq. 1, $H = H_0 + \frac{1}{n_d} \sum_i H_i$.
+a global average pooling and a classification loss of its own; $H = H_0 + \frac{1}{n_d} \sum_i H_i$.
 
 Replaced: VGG16, fine-tuned, by the recipe's frozen backbone, so that the blocks (128 channels, not 512) alone learn;
-the background of a saliency detector (DRFI) by the shared rule, ``proxy.cam_thresholds``. Its online training of the
+the background of a saliency detector by the shared rule, ``proxy.cam_thresholds``. Its online training of the
 segmenter is the recipe's with ``segmenter.retrain=1``.
 """
 
@@ -50,7 +50,7 @@ class DilatedBlocks(nn.Module):
 
 
 def fused(maps: Tensor) -> Tensor:
-    r"""Return $H_0 + \frac{1}{n_d} \sum_{i=1}^{n_d} H_i$ (Eq. 1), float N x C x h x w.
+    r"""Return $H_0 + \frac{1}{n_d} \sum_{i=1}^{n_d} H_i$, float N x C x h x w.
 
     Args:
         maps: float R x N x C x h x w, those of dilation 1 first.
@@ -62,7 +62,7 @@ def fused(maps: Tensor) -> Tensor:
 
 
 class Mdc(Cam):
-    """Class activation maps of several dilations, the positive part of their sum (Eq. 1) by its maximum."""
+    """Class activation maps of several dilations, the positive part of their sum by its maximum."""
 
     title = "MDC"
     learns: ClassVar[bool] = True
@@ -85,7 +85,7 @@ class Mdc(Cam):
         learn_on_features(module, lesson, loss)
 
     def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:
-        """Return float N x C x h x w, Eq. 1 before it is divided by its maximum."""
+        """Return float N x C x h x w, the sum before it is divided by its maximum."""
         return fused(network.learnt(features[network.backbone.layers[0]]))
 
 

@@ -1,11 +1,11 @@
 r"""SeeNet (Hou et al. 2018): a second branch looks where the first has not, and a third keeps it off the background.
 
-Published and kept: branch A finds attention $M_A$; branch B sees features times a ternary mask (Eq. 1), 0 where
-$M_A > \delta_h = 0.7$ of its maximum, -1 where $M_A < \delta_l = 0.05$, 1 between (C-ReLU, Eq. 2); branch C sees
+Published and kept: branch A finds attention $M_A$; branch B sees features times a ternary mask, 0 where
+$M_A > \delta_h = 0.7$ of its maximum, -1 where $M_A < \delta_l = 0.05$, 1 between (C-ReLU); branch C sees
 those where $M_B < (\delta_h + \delta_l) / 2$, and has to tell no class; the larger of A's and B's maps counts.
 
 Replaced: VGG16, fine-tuned, by the recipe's frozen backbone; so C has B's weights, as else it would teach nothing. The
-background of a saliency detector (DSS) by the shared rule, ``proxy.cam_thresholds``.
+background of a saliency detector by the shared rule, ``proxy.cam_thresholds``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ r"""$\delta_h$ and $\delta_l$, shares of the maximum of an attention map."""
 
 
 def ternary(attention: Tensor) -> Tensor:
-    r"""Return the mask of branch B (Eq. 1), -1 for background, 0 for what is erased, 1 for the rest.
+    r"""Return the mask of branch B, -1 for background, 0 for what is erased, 1 for the rest.
 
     Args:
         attention: float N x h x w, 0..1, $M_A$.

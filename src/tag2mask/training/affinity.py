@@ -71,7 +71,7 @@ def neighbours(maps: Tensor, radius: int = RADIUS) -> Iterator[tuple[Tensor, Ten
 
 
 def affinity(here: Tensor, there: Tensor) -> Tensor:
-    r"""Return $W_{ij} = \exp(-\|f_i - f_j\|_1)$ (Eq. 3), with the mean over channels as in the authors' code.
+    r"""Return $W_{ij} = \exp(-\|f_i - f_j\|_1)$, with the mean over channels as in the authors' code.
 
     Args:
         here: float N x D x h x w.
@@ -84,7 +84,7 @@ def affinity(here: Tensor, there: Tensor) -> Tensor:
 
 
 def affinity_loss(features: Tensor, masks: Tensor, radius: int = RADIUS) -> Tensor:
-    r"""Return $\frac14 L^+_{bg} + \frac14 L^+_{fg} + \frac12 L^-$ (Eqs. 4 to 7, and the authors' code).
+    r"""Return $\frac14 L^+_{bg} + \frac14 L^+_{fg} + \frac12 L^-$ (weights of the authors' code).
 
     $L^+ = -\text{mean} \log W_{ij}$ over neighbours of one label, background and classes apart;
     $L^- = -\text{mean} \log (1 - W_{ij})$ over those of two. Where a label is not known a pair does not count.
@@ -108,7 +108,7 @@ def affinity_loss(features: Tensor, masks: Tensor, radius: int = RADIUS) -> Tens
 
 
 def walk(scores: Tensor, features: Tensor, radius: int = RADIUS, power: float = POWER, steps: int = STEPS) -> Tensor:
-    r"""Return scores after a random walk, $T^t M$ with $T = D^{-1} W^{\circ \beta}$ (Eqs. 8 and 9).
+    r"""Return scores after a random walk, $T^t M$ with $T = D^{-1} W^{\circ \beta}$.
 
     Args:
         scores: float K x h x w.
