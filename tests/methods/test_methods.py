@@ -127,7 +127,7 @@ def test_methods_are_settings_that_later_ones_change(name):
 @pytest.mark.parametrize(
     ("method", "settings", "says"),
     [
-        ("gradcan", [], "no method 'gradcan'; did you mean 'gradcam'? (methods: cam, ddt, dsrg, "),
+        ("gradcan", [], "no method 'gradcan'; did you mean 'gradcam'? (methods: aepsl, affinitynet, cam, dcsm, "),
         ("sec", ["segmenter.crop=0.4"], "'segmenter.crop' is 0.4: sec, dsrg and em need 1"),
         ("cam", ["proxy.cam_thresholds=[0.5, 0.2]"], "'proxy.cam_thresholds'"),
         ("cam", ["proxy.method=camm"], "'proxy.method'"),
