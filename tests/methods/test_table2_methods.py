@@ -39,6 +39,7 @@ def ones_at(size, *places):
 
 def test_mdc_finds_as_far_around_as_its_dilation():
     blocks = DilatedBlocks(1, 1, width=1, rates=(1, 3)).eval()
+    nn.init.ones_(blocks.narrow[1][0].weight)
     for block in blocks.blocks:
         for conv in (block[0][0], block[1]):
             nn.init.ones_(conv.weight)
@@ -56,6 +57,7 @@ def test_seenets_second_branch_sees_no_peak_and_background_turned_round():
     torch.testing.assert_close(found, torch.tensor([[[1.0, 0.5, 0.02]]]))
     assert ternary(found).tolist() == [[[[0, 1, -1]]]]
     branches, seen = SelfErasing(1, 1, width=1).eval(), []
+    nn.init.ones_(branches.narrow[1][0].weight)
     branches.first = nn.Identity()
     branches.second = nn.Module()
     branches.second.forward = lambda features: seen.append(features) or features.abs()
@@ -65,12 +67,12 @@ def test_seenets_second_branch_sees_no_peak_and_background_turned_round():
 
 
 def test_ficklenet_is_a_convolution_where_nothing_is_left_out(monkeypatch):
-    model = Fickle(2, 3, window=3).eval()
+    model = Fickle(2, 3, window=3, width=4).eval()
     features = torch.randn(1, 2, 4, 5)
     monkeypatch.setattr("tag2mask.methods.ficklenet.DROPPED", 0.0)
-    weights = model.weigh.weight.view(3, 3, 3, 2).permute(0, 3, 1, 2)
-    standard = model.standard(features)
-    wanted = torch.nn.functional.conv2d(standard, weights, padding=1).sum((2, 3)) + 4 * 5 * model.bias
+    weights = model.weigh.weight.view(3, 3, 3, 4).permute(0, 3, 1, 2)
+    narrow = model.narrow(features)
+    wanted = torch.nn.functional.conv2d(narrow, weights, padding=1).sum((2, 3)) + 4 * 5 * model.bias
     torch.testing.assert_close(model(features).sum((2, 3)), wanted, rtol=1e-4, atol=1e-4)
 
 

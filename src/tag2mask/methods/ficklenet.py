@@ -5,10 +5,10 @@ all channels, but never the centre; the class score is the mean over windows; 20
 that score, $A_c = \max(0, \sum_k x_k \, \partial S_c / \partial x_k)$; a position is a class if it is in any of its
 maps.
 
-Replaced: VGG16, fine-tuned, by the recipe's frozen backbone and one convolution, so that the gradient is known in
-closed form; the objects' threshold (0.35 of the maximum) and the background of a saliency detector by the shared rule,
-``proxy.cam_thresholds``, on the largest of the maps; DSRG, which its authors train the segmenter by, by the recipe's
-segmenter (``--set segmenter.method=dsrg`` is DSRG).
+Replaced: VGG16, fine-tuned, by the recipe's frozen backbone, brought to 64 channels, and one convolution, so that the
+gradient at these is known in closed form; the objects' threshold (0.35 of the maximum) and the background of a saliency
+detector by the shared rule, ``proxy.cam_thresholds``, on the largest of the maps; DSRG, by which its authors train the
+segmenter, by the recipe's segmenter (``--set segmenter.method=dsrg`` is DSRG).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tag2mask.methods.base import Features, Network
 from tag2mask.methods.cam import Cam, normalised_cam
 from tag2mask.networks.backbones import LAST, pyramid_layers
 from tag2mask.networks.classifier import Classifier
-from tag2mask.training.heads import Lesson, learn_on_features, tag_loss
+from tag2mask.training.heads import Lesson, learn_on_features, narrowed, tag_loss
 
 WINDOW, DROPPED, MAPS = 9, 0.9, 200
 """Side of a window in positions, probability of leaving a unit out, maps of a photo."""
@@ -60,18 +60,19 @@ class Fickle(nn.Module):
         channels: of the feature map.
         classes: number of maps.
         window: side of the convolution.
+        width: channels of the map that it sees.
     """
 
-    def __init__(self, channels: int, classes: int, window: int = WINDOW) -> None:
+    def __init__(self, channels: int, classes: int, window: int = WINDOW, width: int = 64) -> None:
         super().__init__()
         self.classes, self.window = classes, window
-        self.standard = nn.BatchNorm2d(channels, affine=False)
-        self.weigh = nn.Conv2d(channels, classes * window**2, 1, bias=False)
+        self.narrow = narrowed(channels, width)
+        self.weigh = nn.Conv2d(width, classes * window**2, 1, bias=False)
         self.bias = nn.Parameter(torch.zeros(classes))
 
     def parts(self, features: Tensor) -> Tensor:
         r"""Return $w_{c,o}^T x_u$, what each position adds to each class by each offset, N x C x O x h x w."""
-        return self.weigh(self.standard(features)).unflatten(1, (self.classes, self.window**2))
+        return self.weigh(self.narrow(features)).unflatten(1, (self.classes, self.window**2))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return a random map of each photo, N x C x h x w, whose means are the class scores."""

@@ -3,7 +3,7 @@ r"""MDC (Wei et al. 2018): a classifier that looks with several dilations, whose
 Published and kept: four blocks, one convolution of 3 x 3 each with dilations 1, 3, 6 and 9 on the last stage, each with
 a global average pooling and a classification loss of its own; $H = H_0 + \frac{1}{n_d} \sum_i H_i$.
 
-Replaced: VGG16, fine-tuned, by the recipe's frozen backbone, so that the blocks (128 channels, not 512) alone learn;
+Replaced: VGG16, fine-tuned, by the recipe's frozen backbone, so that the blocks (64 channels, not 512) alone learn;
 the background of a saliency detector by the shared rule, ``proxy.cam_thresholds``. Its online training of the
 segmenter is the recipe's with ``segmenter.retrain=1``.
 """
@@ -20,7 +20,7 @@ from tag2mask.methods.base import Features, Network
 from tag2mask.methods.cam import Cam
 from tag2mask.networks.backbones import pyramid_layers
 from tag2mask.networks.classifier import Classifier
-from tag2mask.training.heads import Lesson, learn_on_features, seeing, tag_loss
+from tag2mask.training.heads import Lesson, learn_on_features, narrowed, seeing, tag_loss
 
 RATES = (1, 3, 6, 9)
 """Dilations in positions of a map of stride 16; the first is $H_0$."""
@@ -36,17 +36,17 @@ class DilatedBlocks(nn.Module):
         rates: dilations.
     """
 
-    def __init__(self, channels: int, classes: int, width: int = 128, rates: tuple[int, ...] = RATES) -> None:
+    def __init__(self, channels: int, classes: int, width: int = 64, rates: tuple[int, ...] = RATES) -> None:
         super().__init__()
-        self.standard = nn.BatchNorm2d(channels, affine=False)
+        self.narrow = narrowed(channels, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(seeing(channels, width, dilation=rate), nn.Conv2d(width, classes, 1)) for rate in rates
+            nn.Sequential(seeing(width, width, dilation=rate), nn.Conv2d(width, classes, 1)) for rate in rates
         )
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the class activation maps of each block, R x N x C x h x w, of a map, N x D x h x w."""
-        standard = self.standard(features)
-        return torch.stack([block(standard) for block in self.blocks])
+        seen = self.narrow(features)
+        return torch.stack([block(seen) for block in self.blocks])
 
 
 def fused(maps: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from tag2mask.methods.base import Features, Network
 from tag2mask.methods.cam import Cam, normalised_cam
 from tag2mask.networks.backbones import LAST, pyramid_layers
 from tag2mask.networks.classifier import Classifier, targets_of
-from tag2mask.training.heads import Lesson, learn_on_features, seeing, tag_loss
+from tag2mask.training.heads import Lesson, learn_on_features, narrowed, seeing, tag_loss
 
 HIGH, LOW = 0.7, 0.05
 r"""$\delta_h$ and $\delta_l$, shares of the maximum of an attention map."""
@@ -61,12 +61,10 @@ class SelfErasing(nn.Module):
         width: channels inside a branch.
     """
 
-    def __init__(self, channels: int, classes: int, width: int = 128) -> None:
+    def __init__(self, channels: int, classes: int, width: int = 64) -> None:
         super().__init__()
-        self.standard = nn.BatchNorm2d(channels, affine=False)
-        self.first, self.second = (
-            nn.Sequential(seeing(channels, width), nn.Conv2d(width, classes, 1)) for _ in range(2)
-        )
+        self.narrow = narrowed(channels, width)
+        self.first, self.second = (nn.Sequential(seeing(width, width), nn.Conv2d(width, classes, 1)) for _ in range(2))
 
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the class activation maps of A, B and C, N x C x h x w each.
@@ -75,7 +73,7 @@ class SelfErasing(nn.Module):
             features: N x D x h x w.
             labels: float N x C of zeros and ones; whose attention is erased.
         """
-        seen = self.standard(features).relu()
+        seen = self.narrow(features)
         first = self.first(seen)
         second = self.second(seen * ternary(attention(first, labels)))
         behind = (attention(second, labels) < (HIGH + LOW) / 2).float()[:, None]

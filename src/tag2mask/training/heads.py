@@ -96,6 +96,11 @@ def tag_loss(maps: Tensor, labels: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(maps.float().mean((2, 3)), labels)
 
 
+def narrowed(channels: int, width: int) -> nn.Sequential:
+    """Return what standardises a map and brings it to fewer channels, at least 0: convolutions on it are then cheap."""
+    return nn.Sequential(nn.BatchNorm2d(channels, affine=False), seeing(channels, width, kernel=1))
+
+
 def seeing(channels: int, width: int, kernel: int = 3, dilation: int = 1) -> nn.Sequential:
     """Return a convolution with batch normalisation and ReLU that keeps the size of a map."""
     return nn.Sequential(
