@@ -193,6 +193,7 @@ def test_table_2_puts_methods_on_one_classifier_beside_the_published_figures(out
     assert "no saliency" in said
     with Image.open(out / "table2-methods.png") as picture:
         assert picture.width == pytest.approx(990, abs=1)
+    assert (out / "table2-masks.png").exists()
     for work in ("run_stages", "share_file"):
         monkeypatch.setattr(module, work, None)
     before = times(out)

@@ -30,6 +30,8 @@ from tag2mask.runs.estimate import estimate_mask
 from tag2mask.runs.folder import Run, patterns_file, read_metrics, resume_run
 
 LAYERS = ("C41", "C42", "C43")
+SHOWN = 4
+"""Photos of the picture of the methods' masks."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,24 @@ def _table2(study: Study) -> Reproduced:
     write_text(files[1], table.csv())
     bars = [(str(row[0]), row[3], row[4]) for row in table.rows]
     files += figures.save_bars(bars, study.out / "table2-methods")
+    files += _method_masks(study, [name for name in metrics if name != "emadapt"])  # it has no masks of its own
     return Reproduced(table.markdown(), [*made.files, *files])
+
+
+def _method_masks(study: Study, names: Sequence[str]) -> list[Path]:
+    """Draw the proxy masks of some photos by every method."""
+    data = study.shared.train
+    masks = {s.name: [study.out / name / "proxy" / f"{s.name}.png" for name in names] for s in data.samples}
+    there = [sample for sample in data.samples if all(file.exists() for file in masks[sample.name])]
+    shown = (
+        [there[len(there) * (2 * place + 1) // (2 * SHOWN)] for place in range(SHOWN)] if len(there) >= SHOWN else there
+    )
+    rows = [
+        figures.Row(photo, data.truth(sample), [read_mask(file) for file in masks[sample.name]])
+        for sample, photo in read_ahead(shown, 0, study.shared.strict)
+    ]
+    titles = ("photo", "truth", *names)
+    return figures.save_masks(rows, titles, data.classes, figures.PAGE, study.out / "table2-masks") if rows else []
 
 
 def _table3(study: Study) -> Reproduced:

@@ -94,6 +94,7 @@ def affinity_loss(features: Tensor, masks: Tensor, radius: int = RADIUS) -> Tens
         masks: int N x h x w, 255 for what is not known.
         radius: in positions.
     """
+    features = features.float()  # in half precision counts would overflow
     sums, counts = features.new_zeros(3), features.new_zeros(3)
     pairs = zip(neighbours(features, radius), neighbours(masks, radius), strict=True)
     for (here, there), (one, other) in pairs:
