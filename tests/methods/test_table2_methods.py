@@ -25,6 +25,7 @@ from tag2mask.runs.estimate import load_network
 from tag2mask.runs.folder import resume_run
 from tag2mask.training.affinity import AffinityHead, affinity, affinity_loss, neighbours, walk
 from tag2mask.training.expectation import em_loss, expected
+from tag2mask.training.heads import prior, tag_loss
 
 NETWORK = ("--set", "backbone.name=resnet10t", "--set", "segmenter.epochs=3")
 LEARNING = ("aepsl", "affinitynet", "ficklenet", "mdc", "seenet")
@@ -43,7 +44,6 @@ def test_mdc_finds_as_far_around_as_its_dilation():
     for block in blocks.blocks:
         for conv in (block[0][0], block[1]):
             nn.init.ones_(conv.weight)
-        nn.init.zeros_(block[1].bias)
     maps = blocks(ones_at((9, 9), (4, 4))[None, None])
     near, far = ({tuple(place) for place in (one[0, 0] > 0).nonzero().tolist()} for one in maps)
     assert near == {(row, column) for row in (3, 4, 5) for column in (3, 4, 5)}
@@ -72,7 +72,7 @@ def test_ficklenet_is_a_convolution_where_nothing_is_left_out(monkeypatch):
     monkeypatch.setattr("tag2mask.methods.ficklenet.DROPPED", 0.0)
     weights = model.weigh.weight.view(3, 3, 3, 4).permute(0, 3, 1, 2)
     narrow = model.narrow(features)
-    wanted = torch.nn.functional.conv2d(narrow, weights, padding=1).sum((2, 3)) + 4 * 5 * model.bias
+    wanted = torch.nn.functional.conv2d(narrow, weights, padding=1).sum((2, 3))
     torch.testing.assert_close(model(features).sum((2, 3)), wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -84,6 +84,14 @@ def test_ficklenet_leaves_nine_tenths_out_but_never_a_centre():
     assert inside.sum() == 4 * 5  # position u counts for the window around u - o only if that is in the map
     again = chosen(400, (5, 6), 3, torch.Generator().manual_seed(0))
     assert seen.equal(again)
+
+
+def test_maps_have_no_bias_and_tags_begin_at_their_share():
+    data = SimpleNamespace(samples=[SimpleNamespace(labels=(1,)), SimpleNamespace(labels=())], classes=("a", "b"))
+    start = prior(SimpleNamespace(data=data, classifier=SimpleNamespace(head=nn.Linear(1, 1))))
+    torch.testing.assert_close(start.sigmoid(), torch.tensor([0.5, 0.001]))
+    loss = tag_loss(torch.zeros(1, 2, 3, 3), torch.tensor([[1.0, 0.0]]), start)
+    assert float(loss) == pytest.approx((math.log(2) - math.log(0.999)) / 2, rel=1e-4)
 
 
 def test_aepsl_finds_the_weaker_object_once_the_stronger_is_erased():

@@ -24,7 +24,7 @@ from tag2mask.methods.base import Features, Network
 from tag2mask.methods.cam import Cam, normalised_cam
 from tag2mask.networks.backbones import LAST, pyramid_layers
 from tag2mask.networks.classifier import Classifier
-from tag2mask.training.heads import Lesson, learn_on_features, narrowed, tag_loss
+from tag2mask.training.heads import Lesson, learn_on_features, narrowed, prior, tag_loss
 
 WINDOW, DROPPED, MAPS = 9, 0.9, 200
 """Side of a window in positions, probability of leaving a unit out, maps of a photo."""
@@ -75,9 +75,9 @@ class Fickle(nn.Module):
         return self.weigh(self.narrow(features)).unflatten(1, (self.classes, self.window**2))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return a random map of each photo, N x C x h x w, whose means are the class scores."""
+        """Return a random map of each photo, N x C x h x w, whose means are the class scores but for a bias."""
         seen = chosen(len(features), features.shape[2:], self.window).to(features.device)
-        return torch.einsum("ncoyx,noyx->ncyx", self.parts(features), seen) + self.bias[:, None, None]
+        return torch.einsum("ncoyx,noyx->ncyx", self.parts(features), seen)
 
 
 class FickleNet(Cam):
@@ -99,8 +99,9 @@ class FickleNet(Cam):
         (layer,) = lesson.classifier.backbone.layers
 
         def loss(model: Any, features: Features, labels: Tensor) -> Tensor:
-            return tag_loss(model(features[layer]), labels)
+            return tag_loss(model(features[layer]), labels, model.bias)
 
+        module.bias.data.copy_(prior(lesson))
         learn_on_features(module, lesson, loss)
 
     def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from tag2mask.methods.base import Features, Network
 from tag2mask.methods.cam import Cam
 from tag2mask.networks.backbones import pyramid_layers
 from tag2mask.networks.classifier import Classifier
-from tag2mask.training.heads import Lesson, learn_on_features, narrowed, seeing, tag_loss
+from tag2mask.training.heads import Lesson, learn_on_features, narrowed, prior, seeing, tag_loss
 
 RATES = (1, 3, 6, 9)
 """Dilations in positions of a map of stride 16; the first is $H_0$."""
@@ -40,8 +40,10 @@ class DilatedBlocks(nn.Module):
         super().__init__()
         self.narrow = narrowed(channels, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(seeing(width, width, dilation=rate), nn.Conv2d(width, classes, 1)) for rate in rates
+            nn.Sequential(seeing(width, width, dilation=rate), nn.Conv2d(width, classes, 1, bias=False))
+            for rate in rates
         )
+        self.bias = nn.Parameter(torch.zeros(len(rates), classes))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the class activation maps of each block, R x N x C x h x w, of a map, N x D x h x w."""
@@ -80,8 +82,10 @@ class Mdc(Cam):
         (layer,) = lesson.classifier.backbone.layers
 
         def loss(model: Any, features: Features, labels: Tensor) -> Tensor:
-            return torch.stack([tag_loss(maps, labels) for maps in model(features[layer])]).sum()
+            seen = zip(model(features[layer]), model.bias, strict=True)
+            return torch.stack([tag_loss(maps, labels, bias) for maps, bias in seen]).sum()
 
+        module.bias.data.copy_(prior(lesson))
         learn_on_features(module, lesson, loss)
 
     def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:

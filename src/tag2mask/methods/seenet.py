@@ -21,7 +21,7 @@ from tag2mask.methods.base import Features, Network
 from tag2mask.methods.cam import Cam, normalised_cam
 from tag2mask.networks.backbones import LAST, pyramid_layers
 from tag2mask.networks.classifier import Classifier, targets_of
-from tag2mask.training.heads import Lesson, learn_on_features, narrowed, seeing, tag_loss
+from tag2mask.training.heads import Lesson, learn_on_features, narrowed, prior, seeing, tag_loss
 
 HIGH, LOW = 0.7, 0.05
 r"""$\delta_h$ and $\delta_l$, shares of the maximum of an attention map."""
@@ -64,7 +64,10 @@ class SelfErasing(nn.Module):
     def __init__(self, channels: int, classes: int, width: int = 64) -> None:
         super().__init__()
         self.narrow = narrowed(channels, width)
-        self.first, self.second = (nn.Sequential(seeing(width, width), nn.Conv2d(width, classes, 1)) for _ in range(2))
+        self.first, self.second = (
+            nn.Sequential(seeing(width, width), nn.Conv2d(width, classes, 1, bias=False)) for _ in range(2)
+        )
+        self.bias = nn.Parameter(torch.zeros(2, classes))
 
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the class activation maps of A, B and C, N x C x h x w each.
@@ -100,8 +103,10 @@ class SeeNet(Cam):
 
         def loss(model: Any, features: Features, labels: Tensor) -> Tensor:
             first, second, third = model(features[layer], labels)
-            return tag_loss(first, labels) + tag_loss(second, labels) + tag_loss(third, torch.zeros_like(labels))
+            (one, two), none = model.bias, torch.zeros_like(labels)
+            return tag_loss(first, labels, one) + tag_loss(second, labels, two) + tag_loss(third, none, two)
 
+        module.bias.data.copy_(prior(lesson))
         learn_on_features(module, lesson, loss)
 
     def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from tag2mask.config import Recipe
 from tag2mask.data import ImageSet
 from tag2mask.distributed import device, world
-from tag2mask.networks.classifier import Classifier
+from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.training.datasets import FrozenFeatures, MaskedPhotos, Pair, TaggedPhotos
 from tag2mask.training.loop import fit
@@ -91,9 +91,23 @@ def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path
         )  # fmt: skip
 
 
-def tag_loss(maps: Tensor, labels: Tensor) -> Tensor:
-    """Return binary cross-entropy of labels, float N x C, and the means of class maps, float N x C x h x w."""
-    return functional.binary_cross_entropy_with_logits(maps.float().mean((2, 3)), labels)
+def tag_loss(maps: Tensor, labels: Tensor, bias: Tensor) -> Tensor:
+    """Return binary cross-entropy of labels and the means of class maps, to which a bias is added.
+
+    The maps have no bias, as class activation maps have none: what is positive speaks for the class.
+
+    Args:
+        maps: float N x C x h x w.
+        labels: float N x C of zeros and ones.
+        bias: float C.
+    """
+    return functional.binary_cross_entropy_with_logits(maps.float().mean((2, 3)) + bias, labels)
+
+
+def prior(lesson: Lesson) -> Tensor:
+    """Return the logit of each class's share of the photos, float C, at which a bias begins."""
+    targets = targets_of((sample.labels for sample in lesson.data.samples), len(lesson.data.classes))
+    return torch.logit(targets.mean(0).clamp(1e-3, 1 - 1e-3)).to(lesson.classifier.head.weight.device)
 
 
 def narrowed(channels: int, width: int) -> nn.Sequential:
