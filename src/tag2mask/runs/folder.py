@@ -138,11 +138,6 @@ class Run:
         return [self.out / patterns_file(layer, layers) for layer in layers]
 
     @property
-    def learnt_file(self) -> Path:
-        """What the recipe's proxy method has learnt, if it is one that learns."""
-        return self.out / "learnt.safetensors"
-
-    @property
     def segmenter_file(self) -> Path:
         """The last segmenter of the run: retrained as often as the recipe says, then refined by corrected masks."""
         return self.refined_file if self.is_refined else self.segmenter_after(self.recipe.segmenter.retrain)

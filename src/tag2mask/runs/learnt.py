@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +18,14 @@ from tag2mask.training.heads import Lesson
 KIND = "what a method has learnt"
 
 
+def learnt_file(run: Run) -> Path:
+    """Return the file of what the recipe's proxy method has learnt, if it is one that learns."""
+    return run.out / "learnt.safetensors"
+
+
 def learn(run: Run) -> None:
     """Train what the recipe's proxy method learns and write it, unless it is there."""
-    if run.learnt_file.exists():
+    if learnt_file(run).exists():
         return
     name, seed = run.recipe.proxy.method, run.recipe.seed
     method, stride = load_method(name), run.recipe.patterns.output_stride
@@ -28,10 +34,10 @@ def learn(run: Run) -> None:
     classifier.to(run.device).requires_grad_(False)
     torch.manual_seed(seed)
     module = method.build(classifier, run.recipe).to(run.device)
-    checkpoint = checkpoint_of(run.learnt_file)
+    checkpoint = checkpoint_of(learnt_file(run))
     method.learn(module, Lesson(classifier, run.train, run.recipe, checkpoint, run.strict))
     if is_main():
-        save_tensors(run.learnt_file, module.state_dict(), KIND, {"method": name, "classes": list(classifier.classes)})
+        save_tensors(learnt_file(run), module.state_dict(), KIND, {"method": name, "classes": list(classifier.classes)})
         checkpoint.unlink(missing_ok=True)
     barrier()
 
@@ -46,7 +52,7 @@ def load_learnt(run: Run, classifier: Classifier) -> Any:
     Raises:
         WeightsError: the file is missing, corrupt or of another method.
     """
-    name, file = run.recipe.proxy.method, run.learnt_file
+    name, file = run.recipe.proxy.method, learnt_file(run)
     tensors, about = load_tensors(file, KIND)
     if about.get("method") != name:
         raise WeightsError(f"{file} was learnt by {about.get('method')}, not {name}; delete it to learn again")

@@ -25,6 +25,7 @@ from tag2mask.runs.confidence import confidence_file
 from tag2mask.runs.estimate import estimate
 from tag2mask.runs.fingerprint import Changes, write_fingerprint
 from tag2mask.runs.folder import Run, check_unchanged, checkpoint_of, read_metrics, with_flip, write_config
+from tag2mask.runs.learnt import learnt_file
 from tag2mask.runs.lock import locked
 from tag2mask.runs.refine import refine
 from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, report, retrain, say_doubts, segment
@@ -44,7 +45,7 @@ def _method(run: Run) -> Method:
 def _found(run: Run) -> Sequence[Path]:
     """Return the files of what the method finds or learns."""
     if _method(run).learns:
-        return [run.learnt_file]
+        return [learnt_file(run)]
     return sorted({*run.patterns_files, *run.out.glob("patterns-*.safetensors")})
 
 
@@ -116,7 +117,7 @@ STAGES: dict[str, Stage] = {
             find_patterns,
             files=_found,
             folders=lambda run: [run.out / "report" / "patterns"],
-            checkpoints=lambda run: [checkpoint_of(run.learnt_file)],
+            checkpoints=lambda run: [checkpoint_of(learnt_file(run))],
             metrics=("patterns",),
             is_needed=lambda run: _method(run).finds_patterns or _method(run).learns,
         ),
