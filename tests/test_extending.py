@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 import tag2mask
 from tag2mask.data import read_mask
@@ -58,6 +59,22 @@ def test_a_method_is_one_new_file(package, shapes_folder, recipe_file, tmp_path)
     assert {frozenset(np.unique(mask).tolist()) for mask in masks[:10]} == {frozenset({0, 1}), frozenset({0, 2})}
     assert all(set(np.unique(mask)) == {0, 255} for mask in masks[10:])  # of two classes: uncertain
     assert "SCDA" in (out / "report/index.html").read_text("utf-8")
+
+
+def test_a_method_that_learns_is_one_new_file(package, shapes_folder, recipe_file, tmp_path):
+    (package / "methods/lpcam.py").write_text(example("A method that learns"), "utf-8")
+    out = tmp_path / "run"
+    start = ("run", shapes_folder, "--out", out, "--recipe", recipe_file, "--method", "lpcam", "--until", "estimate")
+    python_in(package, "-m", "tag2mask.cli", *start, "--set", "backbone.name=resnet10t")
+    learnt = load_file(out / "learnt.safetensors")
+    for name, vectors in learnt.items():
+        sizes = vectors.norm(dim=2).flatten().tolist()
+        assert all(size < 1e-6 or abs(size - 1) < 1e-4 for size in sizes), name
+    assert (learnt["objects"] != 0).any(2).any(1).all()
+    masks = [read_mask(out / f"proxy/p{number:02}.png") for number in range(14)]
+    tags = [{1}] * 5 + [{2}] * 5 + [{1, 2}] * 4
+    assert all({*np.unique(mask).tolist()} <= {0, *present} for mask, present in zip(masks, tags, strict=True))
+    assert sum(mask.any() for mask in masks) > 10
 
 
 def test_a_backbone_family_is_one_new_file(package):

@@ -50,7 +50,7 @@ def test_exit_codes_are_told(command):
         ("tag2mask run photos --recipe luo2020-voc", ["luo2020-voc-resnet101", "luo2020-voc-vgg16"]),
         ("tag2mask recipes fa", ["fast"]),
         ("tag2mask run photos --until e", ["estimate", "evaluate"]),
-        ("tag2mask run photos --method d", ["ddt", "dsrg"]),
+        ("tag2mask run photos --method d", ["dcsm", "ddt", "dsrg"]),
         ("tag2mask reproduce fig", ["figure1", "figure3", "figure4", "figure5"]),
         ("tag2mask demo --kind le", ["lesion", "leafspots"]),
         ("tag2mask export la", ["labelme", "label-studio"]),

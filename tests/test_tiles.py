@@ -208,7 +208,7 @@ def test_a_run_in_tiles_from_tags_to_masks(command, shapes_folder, recipe_file, 
     assert patterns.tiling == model.recipe.tiles
     sample, mask = next(iter(patterns.transform(t2m.load(shapes_folder))))
     assert mask.shape == sample.read().shape[:2]
-    with pytest.raises(RecipeError, match="sec and dsrg need whole photos"):
+    with pytest.raises(RecipeError, match="sec, dsrg and em need whole photos"):
         load_recipe("fast", ["segmenter.method=sec", "segmenter.crop=1", "tiles.side=64"])
 
 

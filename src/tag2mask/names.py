@@ -118,6 +118,7 @@ class Teaching(Name):
     PLAIN = "plain"
     SEC = "sec"
     DSRG = "dsrg"
+    EM = "em"
 
 
 class Head(Name):

@@ -118,7 +118,7 @@ def test_what_is_ours_has_no_part_in_other_methods_even_if_it_is_asked_for(metho
 def test_methods_are_settings_that_later_ones_change(name):
     recipe = load_recipe("fast", method_settings(name))
     assert recipe.proxy.method == name
-    assert recipe.segmenter.method == (name if name in ("sec", "dsrg") else "plain")
+    assert recipe.segmenter.method == {"sec": "sec", "dsrg": "dsrg", "emadapt": "em"}.get(name, "plain")
     assert load_recipe("fast", method_settings(name, ["segmenter.retrain=2", "seed=5"])).segmenter.retrain == 2
     if name == "patterns":
         assert recipe == load_recipe("fast")
@@ -127,8 +127,8 @@ def test_methods_are_settings_that_later_ones_change(name):
 @pytest.mark.parametrize(
     ("method", "settings", "says"),
     [
-        ("gradcan", [], "no method 'gradcan'; did you mean 'gradcam'? (methods: cam, ddt, dsrg, "),
-        ("sec", ["segmenter.crop=0.4"], "'segmenter.crop' is 0.4: sec and dsrg need 1"),
+        ("gradcan", [], "no method 'gradcan'; did you mean 'gradcam'? (methods: aepsl, affinitynet, cam, dcsm, "),
+        ("sec", ["segmenter.crop=0.4"], "'segmenter.crop' is 0.4: sec, dsrg and em need 1"),
         ("cam", ["proxy.cam_thresholds=[0.5, 0.2]"], "'proxy.cam_thresholds'"),
         ("cam", ["proxy.method=camm"], "'proxy.method'"),
     ],

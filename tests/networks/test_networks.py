@@ -324,7 +324,7 @@ def test_the_fitted_head_tells_separable_classes_apart():
     targets = (torch.rand(80, 2, generator=random) < 0.5).float()
     pooled = 100 + torch.randn(80, 512, generator=random)
     pooled[:, :2] += 8 * targets
-    fit_head(classifier, pooled, targets, steps=200, learning_rate=1e-2, weight_decay=1e-4)
+    fit_head(classifier.head, pooled, targets, steps=200, learning_rate=1e-2, weight_decay=1e-4)
     with torch.no_grad():
         assert ((classifier.head(pooled) > 0) == targets.bool()).all()
 

@@ -152,7 +152,7 @@ def test_a_killed_run_goes_on(out, make, paper_folder, monkeypatch):
 
 
 def test_table_2_has_the_papers_rows_and_every_run_in_the_folder(out, make):
-    make("table2", "--set", "segmenter.backbone={name: resnet10t, weights: random}")
+    make("table2", "--set", "segmenter.backbone={name: resnet10t, weights: random}", "--method", "patterns")
     header, *rows = rows_of(out / "table2.csv")
     assert header == ["method", "supervision", "train set", "val", "test", "paper, val", "difference", "from"]
     assert len(rows) == len(paper.TABLE2) + 2
@@ -164,6 +164,48 @@ def test_table_2_has_the_papers_rows_and_every_run_in_the_folder(out, make):
         assert row == [f"ours, {network}", "tags", "11", str(miou), "", "", "–", name]
     shared = (out / "shared/classifier.safetensors").read_bytes()
     assert (out / "C41-resnet10t/classifier.safetensors").read_bytes() == shared
+
+
+def test_table_2_puts_methods_on_one_classifier_beside_the_published_figures(out, make, monkeypatch):
+    said = make("table2", "--method", "mdc", "--method", "cam")
+    header, *rows = rows_of(out / "table2-methods.csv")
+    assert header == [
+        "method",
+        "ours",
+        "proxy masks, train",
+        "val",
+        "published, val",
+        "published with",
+        "minutes",
+        "folder",
+    ]
+    found = {row[-1]: row for row in rows}
+    assert list(found) == ["mdc", "cam"]
+    for name, row in found.items():
+        scores = metrics(out / name)
+        assert row[2:4] == [str(scores["proxy"]["miou"]), str(scores["prediction"]["miou"])]
+        assert (out / name / "classifier.safetensors").read_bytes() == (
+            out / "shared/classifier.safetensors"
+        ).read_bytes()
+        assert "classify" not in scores["seconds"]
+    assert found["mdc"][:2] + found["mdc"][4:6] == ["MDC", "tags, no saliency", "60.4", "tags, saliency"]
+    assert found["cam"][4:6] == ["", ""]
+    assert "no saliency" in said
+    with Image.open(out / "table2-methods.png") as picture:
+        assert picture.width == pytest.approx(990, abs=1)
+    assert (out / "table2-masks.png").exists()
+    for work in ("run_stages", "share_file"):
+        monkeypatch.setattr(module, work, None)
+    before = times(out)
+    make("table2", "--method", "mdc")
+    assert times(out) == before
+    assert len(rows_of(out / "table2-methods.csv")) == 3  # rows that are there stay
+
+
+def test_bars_of_methods_without_a_published_figure(tmp_path):
+    files = figures.save_bars([("CAM", 40.0, None), ("MDC", 41.0, 60.4)], tmp_path / "bars")
+    assert [file.name for file in files] == ["bars.pdf", "bars.png"]
+    assert figures.save_bars([("CAM", 40.0, None)], tmp_path / "one")
 
 
 def test_table_3_of_other_classes_than_cocos(out, make):
@@ -468,6 +510,8 @@ def test_a_file_in_two_places(tmp_path, monkeypatch):
         ("tabel1", (), "did you mean 'table1'"),
         ("table1", ("--class", "disc"), "leave --class out"),
         ("table1", ("--photo", "p01"), "leave --photo out"),
+        ("table1", ("--method", "mdc"), "table1 compares no methods; leave --method out"),
+        ("table2", ("--method", "mcd"), "Table 2 has no method 'mcd'; did you mean 'mdc'?"),
         ("table1", ("--set", "patterns.layers=[blocks.3]"), "leave patterns.layers at [C41]"),
         ("figure4", ("--set", "proxy.method=cam"), "leave proxy.method at patterns"),
         ("table1", ("--set", "segmenter.retrain=0"), "segmenter.retrain at 1 or more"),

@@ -148,12 +148,21 @@ def reproduce(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Name or YAML file of a recipe (default: the paper's).", autocompletion=recipe_names),
+        typer.Option(
+            help="Name or YAML file of a recipe (default: the paper's; for table2 balanced).",
+            autocompletion=recipe_names,
+        ),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a parameter: key=value.")] = None,
     class_name: Annotated[str | None, typer.Option("--class", help="Class to plot.")] = None,
     photos: Annotated[
         list[str] | None, typer.Option("--photo", help="Name of a photo to draw (may be repeated).")
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", help="Method of table2 to run (may be repeated; default: all).", autocompletion=method_names
+        ),
     ] = None,
     device: Device = None,
     strict: Strict = False,
@@ -166,7 +175,7 @@ def reproduce(
 
     made = make(
         item, data, out, labels=labels, split=split, eval_split=eval_split, recipe=recipe,
-        settings=settings or (), class_name=class_name, photos=photos or (), strict=strict,
+        settings=settings or (), class_name=class_name, photos=photos or (), methods=methods or (), strict=strict,
     )  # fmt: skip
     typer.echo(f"{made.text}\n\nwritten: {', '.join(map(str, made.files))}")
 

@@ -183,8 +183,8 @@ class SegmenterConfig(_Part):
 
     Attributes:
         backbone: of the segmenter; null for the recipe's own.
-        method: how proxy masks teach: ``plain`` cross-entropy (paper), or as seeds of ``sec`` or ``dsrg``;
-            retraining is always plain.
+        method: how proxy masks teach: ``plain`` cross-entropy (paper), or as seeds of ``sec`` or ``dsrg``; ``em``
+            learns from the tags alone. Retraining is always plain.
         head: ``largefov`` (DeepLab-LargeFOV, paper) or ``light`` (for any encoder).
         output_stride: of the encoder.
         train_from: first backbone module to train; those before it stay as loaded. Empty: train all.
@@ -220,8 +220,8 @@ class SegmenterConfig(_Part):
     @field_validator("crop")
     @classmethod
     def _whole_photos(cls, crop: float, others: ValidationInfo) -> float:
-        if others.data.get("method") in (Teaching.SEC, Teaching.DSRG) and crop != 1:
-            raise ValueError("sec and dsrg need 1: a crop may lose what the photo's tags name")
+        if others.data.get("method") not in (None, Teaching.PLAIN) and crop != 1:
+            raise ValueError("sec, dsrg and em need 1: a crop may lose what the photo's tags name")
         return crop
 
 
@@ -316,5 +316,5 @@ class Recipe(_Part):
     def _not_of_seeds(cls, tiles: TilesConfig | None, others: ValidationInfo) -> TilesConfig | None:
         segmenter = others.data.get("segmenter")
         if tiles is not None and segmenter is not None and segmenter.method != Teaching.PLAIN:
-            raise ValueError("sec and dsrg need whole photos: a tile may lack what the photo's tags name")
+            raise ValueError("sec, dsrg and em need whole photos: a tile may lack what the photo's tags name")
         return tiles

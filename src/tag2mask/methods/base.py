@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tag2mask.config import Recipe
 from tag2mask.data import ImageSet
@@ -19,6 +19,7 @@ from tag2mask.networks.classifier import Classifier
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.resize import resize_like
 from tag2mask.tiles import Stitch, Tile
+from tag2mask.training.heads import Lesson
 
 Features: TypeAlias = dict[str, Tensor]
 
@@ -49,12 +50,14 @@ class Network:
         backbone: the classifier's, faster, for inference alone.
         patterns: one for each of the method's layers; none where the method finds none.
         recipe: every parameter.
+        learnt: what the method has learnt, in evaluation mode; None where it learns nothing.
     """
 
     classifier: Classifier
     backbone: Backbone
     patterns: Sequence[ClassPatterns]
     recipe: Recipe
+    learnt: Any = None
 
 
 class Method(ABC):
@@ -64,6 +67,8 @@ class Method(ABC):
         title: what people call it.
         settings: what the method sets in a recipe, as ``key=value``; its own name is set besides.
         finds_patterns: whether `fit` finds something that the run folder keeps; else there is no such stage.
+        learns: whether it trains a module of its own (`build`, `learn`), which the run folder keeps; it then finds no
+            patterns.
         in_shares: whether scores are shares of the class's maximum in the photo, cut at ``proxy.cam_thresholds``;
             else standard deviations, cut at ``proxy.threshold``.
         many_layers: whether it looks at all of ``patterns.layers``; else at the first alone.
@@ -73,6 +78,7 @@ class Method(ABC):
     title: ClassVar[str]
     settings: ClassVar[tuple[str, ...]] = ()
     finds_patterns: ClassVar[bool] = True
+    learns: ClassVar[bool] = False
     in_shares: ClassVar[bool] = False
     many_layers: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ("proxy.threshold", *OF_PATTERNS)
@@ -95,6 +101,19 @@ class Method(ABC):
             strict: raise for an unreadable photo instead of skipping it.
         """
         discover(classifier, data, patterns, strict)
+
+    def build(self, classifier: Classifier, recipe: Recipe) -> nn.Module:
+        """Return the module that the method learns, untrained; a new one is filled with what the run folder keeps.
+
+        Args:
+            classifier: with the method's `layers`.
+            recipe: every parameter.
+        """
+        raise NotImplementedError
+
+    def learn(self, module: Any, lesson: Lesson) -> None:
+        """Train what `build` gives, in place; `tag2mask.training.heads` has the loop."""
+        raise NotImplementedError
 
     def look(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return the scores of all classes and their class activations, float N x C x h x w each.

@@ -155,7 +155,7 @@ def train_head(
         pooled = torch.cat([features for _, features in parts])
         mine.clear()  # of many photos they take much memory
         parts.clear()
-        fit_head(classifier, pooled, targets, steps=steps, learning_rate=learning_rate, weight_decay=weight_decay)
+        fit_head(classifier.head, pooled, targets, steps=steps, learning_rate=learning_rate, weight_decay=weight_decay)
     copy_main([classifier.head.weight.data, classifier.head.bias.data])
 
 
@@ -200,7 +200,7 @@ def pooled_features(
 
 
 def fit_head(
-    classifier: Classifier,
+    head: nn.Linear,
     pooled: Tensor,
     targets: Tensor,
     *,
@@ -208,13 +208,13 @@ def fit_head(
     learning_rate: float,
     weight_decay: float,
 ) -> None:
-    """Fit the linear layer alone on pooled features, by Adam on the whole set at once.
+    """Fit a linear layer alone on pooled features, by Adam on the whole set at once.
 
     Features are standardised for the fit and the result folded back into the layer, so that the layer
     applies to features as they are.
 
     Args:
-        classifier: its ``head`` is set in place.
+        head: set in place.
         pooled: float N x D.
         targets: float N x C of zeros and ones.
         steps: of Adam.
@@ -233,5 +233,5 @@ def fit_head(
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        classifier.head.weight.copy_(weight / std)
-        classifier.head.bias.copy_(bias - (weight / std) @ mean)
+        head.weight.copy_(weight / std)
+        head.bias.copy_(bias - (weight / std) @ mean)

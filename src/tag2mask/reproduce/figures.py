@@ -195,6 +195,34 @@ def save_masks(
         return _save(figure, stem)
 
 
+def save_bars(rows: Sequence[tuple[str, Any, Any]], stem: Path) -> list[Path]:
+    """Draw a bar for each method's mIoU, ours, and below it the published one, hatched, as it is of other networks.
+
+    Args:
+        rows: name, ours and the published one in percent, None where there is none.
+        stem: the files without suffix.
+
+    Returns:
+        the files written.
+    """
+    with _figure(COLUMN, 0.45 + 0.3 * len(rows), "constrained") as figure:
+        axes = figure.subplots()
+        for offset, place, colour, hatch, name in (
+            (-0.19, 1, BLUE, None, "ours, no saliency"), (0.19, 2, PALE, "////", "published"),
+        ):  # fmt: skip
+            known = [(number + offset, row[place]) for number, row in enumerate(rows) if row[place] is not None]
+            heights, values = zip(*known, strict=True) if known else ((), ())
+            bars = axes.barh(
+                heights, values, 0.36, color=colour, hatch=hatch, edgecolor="#444444", linewidth=0.4, label=name
+            )
+            axes.bar_label(bars, fmt="%.1f", fontsize=6, padding=1)
+        axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+        axes.invert_yaxis()
+        axes.set(xlabel="mIoU on val (%)", xlim=(0, 75))
+        axes.legend(frameon=False, loc="lower right")
+        return _save(figure, stem)
+
+
 def _kinds(mask: Pixels, label: int) -> Pixels:
     """Return which of the four colours of Figure 1 each pixel has."""
     known = [mask == 0, mask == label, mask == IGNORE]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,13 @@ from tag2mask.proxy import assign, resize_scores
 from tag2mask.reproduce import figures, tables
 from tag2mask.reproduce import published as paper
 from tag2mask.reproduce.components import class_dots
+from tag2mask.reproduce.methods import PUBLISHED, methods_table
 from tag2mask.runs.estimate import estimate_mask
 from tag2mask.runs.folder import Run, patterns_file, read_metrics, resume_run
 
 LAYERS = ("C41", "C42", "C43")
+SHOWN = 4
+"""Photos of the picture of the methods' masks."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Study:
         out: the folder.
         shared: the run folder of the classifier and the patterns.
         runs: by layer, the runs that train a segmenter.
+        methods: by name, the runs of other methods.
         label: index of the class to draw, 1..C; 0 for all.
         photos: those to draw.
     """
@@ -58,6 +62,7 @@ class Study:
     runs: dict[str, Run]
     label: int
     photos: Sequence[Sample]
+    methods: dict[str, Run] = field(default_factory=dict)
 
 
 def _table1(study: Study) -> Reproduced:
@@ -75,15 +80,43 @@ def _table2(study: Study) -> Reproduced:
     ours, reasons = [], []
     for folder in sorted(study.out.glob("C41*")):
         if scores := read_metrics(folder).get("prediction"):
-            run = copy.copy(study.runs["C41"])
+            run = copy.copy(study.shared)
             run.recipe = resume_run(folder).recipe
             reason = _not_comparable(run, VOC_CLASSES, paper.VOC_PHOTOS, tuple(paper.TABLE2_OWN))
             reasons.append(reason)
             network = network_of(run.recipe)
             ours.append(tables.OwnRow(folder.name, network, len(run.train), scores["miou"], not reason))
     test = "The test set is scored by VOC's server alone; tag2mask export voc-server writes what it takes."
-    notes = _notes(study.runs["C41"], paper.VOC_SET, next(filter(None, reasons), ""))
-    return _save(study, tables.table2(ours, [*notes, paper.TABLE2_SALIENCY, test]))
+    notes = _notes(study.shared, paper.VOC_SET, next(filter(None, reasons), ""))
+    made = _save(study, tables.table2(ours, [*notes, paper.TABLE2_SALIENCY, test]))
+    metrics = {name: read_metrics(study.out / name) for name in PUBLISHED}
+    metrics = {name: found for name, found in metrics.items() if "prediction" in found}
+    if not metrics:
+        return made
+    table = methods_table(metrics, [*_notes(study.shared, paper.VOC_SET, ""), paper.TABLE2_SALIENCY])
+    files = [study.out / f"table2-methods.{suffix}" for suffix in ("md", "csv")]
+    write_text(files[0], table.markdown() + "\n")
+    write_text(files[1], table.csv())
+    bars = [(str(row[0]), row[3], row[4]) for row in table.rows]
+    files += figures.save_bars(bars, study.out / "table2-methods")
+    files += _method_masks(study, [name for name in metrics if name != "emadapt"])  # it has no masks of its own
+    return Reproduced(table.markdown(), [*made.files, *files])
+
+
+def _method_masks(study: Study, names: Sequence[str]) -> list[Path]:
+    """Draw the proxy masks of some photos by every method."""
+    data = study.shared.train
+    masks = {s.name: [study.out / name / "proxy" / f"{s.name}.png" for name in names] for s in data.samples}
+    there = [sample for sample in data.samples if all(file.exists() for file in masks[sample.name])]
+    shown = (
+        [there[len(there) * (2 * place + 1) // (2 * SHOWN)] for place in range(SHOWN)] if len(there) >= SHOWN else there
+    )
+    rows = [
+        figures.Row(photo, data.truth(sample), [read_mask(file) for file in masks[sample.name]])
+        for sample, photo in read_ahead(shown, 0, study.shared.strict)
+    ]
+    titles = ("photo", "truth", *names)
+    return figures.save_masks(rows, titles, data.classes, figures.PAGE, study.out / "table2-masks") if rows else []
 
 
 def _table3(study: Study) -> Reproduced:

@@ -2,6 +2,7 @@
 
     paper/  shared/         classifier.safetensors, patterns.safetensors (of C41), patterns-C42.safetensors, ...
             C41/ C42/ C43/  run folders with the shared classifier and patterns
+            cam/ mdc/ ...   run folders of other methods with the shared classifier, for Table 2
             table1.md, table1.csv, figure3.pdf, figure3.png, ...
 
 One classifier and one pass for the patterns serve all layers; what is there already is not done again.
@@ -14,7 +15,7 @@ import filecmp
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tag2mask.config import InferenceConfig, Recipe, SegmenterConfig, load_recipe
@@ -27,6 +28,7 @@ from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.progress import duration
 from tag2mask.reproduce.items import ITEMS, LAYERS, Reproduced, Study, network_of
+from tag2mask.reproduce.methods import RECIPE, chosen_methods, method_recipes
 from tag2mask.runs.folder import Run, Source, begin, patterns_file, read_metrics
 from tag2mask.runs.lock import locked
 from tag2mask.runs.plan import estimate_seconds
@@ -52,6 +54,7 @@ def reproduce(
     settings: Sequence[str] = (),
     class_name: str | None = None,
     photos: Sequence[str] = (),
+    methods: Sequence[str] = (),
     strict: bool = False,
 ) -> Reproduced:
     """Make a table or figure of the paper; do what it needs and what is not there yet.
@@ -63,10 +66,11 @@ def reproduce(
         labels: tag table, if the tags are not to be had from the data.
         split: list of training photos; None for ``train``, with Table 3 ``train2017``.
         eval_split: list of photos to score; None for ``val``, with Table 3 ``val2017``.
-        recipe: name or file; None for the paper's with ResNet-101.
+        recipe: name or file; None for the paper's with ResNet-101, in Table 2 for ``balanced``.
         settings: ``key=value`` changes to the recipe.
         class_name: of the class to draw; None for ``dog``, else the first, in Figures 1 and 3, for all in 4 and 5.
         photos: names of the photos to draw; none for some that are spread over the split.
+        methods: the methods of Table 2 to run now; none for all. Rows that are there already stay.
         strict: an unreadable photo is an error.
 
     Raises:
@@ -76,13 +80,19 @@ def reproduce(
         raise RunError(f"no item '{item}'{nearest(item, ITEMS)} (items: {', '.join(ITEMS)})")
     year = "2017" if item == "table3" else ""
     source = Source.of(data, labels, split or f"train{year}", eval_split or f"val{year}")
-    wanted = _recipe(item, recipe, settings)
-    _check_layers(wanted.backbone.name, ITEMS[item][1])
+    if methods and item != "table2":
+        raise RunError(f"{item} compares no methods; leave --method out")
+    wanted, names = _recipe(item, recipe, settings), chosen_methods(methods)
+    papers = item != "table2" or ("patterns" in names and wanted.patterns.layers == ["C41"])
+    layers = ITEMS[item][1] if papers else ()
+    names = [name for name in names if not (papers and name == "patterns")] if item == "table2" else []
+    rows = method_recipes(names, recipe or RECIPE, settings)
+    _check_layers(wanted.backbone.name, layers)
     shared = Run(Path(out) / "shared", source, _shared_recipe(wanted), strict)
     label = _label(item, shared.train.classes, class_name)
     study = Study(item, Path(out), shared, {}, label, _photos(item, shared, label, photos))
     with locked(study.out):
-        return _make(study, wanted)
+        return _make(study, wanted, layers, rows)
 
 
 def _check_layers(name: str, layers: Sequence[str]) -> None:
@@ -94,37 +104,45 @@ def _check_layers(name: str, layers: Sequence[str]) -> None:
         )
 
 
-def _make(study: Study, wanted: Recipe) -> Reproduced:
+def _make(study: Study, wanted: Recipe, layers: Sequence[str], rows: Mapping[str, Recipe]) -> Reproduced:
     """Do what an item needs and what is not there yet, or is of other data, then make it."""
-    make, layers, trains = ITEMS[study.item]
+    make, _, trains = ITEMS[study.item]
     shared = study.shared
     begin(shared)
     _check_truth(study)
     _take_up(shared)
     for layer in layers if trains else ():
-        study.runs[layer] = copy.copy(shared)  # with the data that it has read
-        study.runs[layer].recipe = _layer_recipe(wanted, layer)
-        study.runs[layer].out = study.out / _folder(layer, wanted)
-        begin(study.runs[layer])
-        _take_up(study.runs[layer])
+        study.runs[layer] = _begun(shared, _layer_recipe(wanted, layer), study.out / _folder(layer, wanted))
+    for name, recipe in rows.items():
+        study.methods[name] = _begun(shared, recipe, study.out / name)
     _find_patterns(shared, layers)
     for layer, run in study.runs.items():
-        if is_main():
-            _share(shared, layer, run)
-        barrier()
+        _share(shared, run, {"classifier": "classifier.safetensors", "patterns": patterns_file(layer, LAYERS)})
+        _finish(run)
+    for run in study.methods.values():
+        _share(shared, run, {"classifier": "classifier.safetensors"})
         _finish(run)
     if study.item == "table1":
         _score_before_retraining(study.runs["C41"])
     return make(study) if is_main() else Reproduced("", [])
 
 
+def _begun(shared: Run, recipe: Recipe, out: Path) -> Run:
+    """Return a run on the data of another, begun or taken up."""
+    run = copy.copy(shared)  # with the data that it has read
+    run.recipe, run.out = recipe, out
+    begin(run)
+    _take_up(run)
+    return run
+
+
 def _recipe(item: str, name: str | Path | None, settings: Sequence[str]) -> Recipe:
     """Return the recipe of the row C41; the others follow from it."""
     data = "coco" if item == "table3" else "voc"
-    recipe = load_recipe(name or f"luo2020-{data}-resnet101", list(settings))
+    recipe = load_recipe(name or (RECIPE if item == "table2" else f"luo2020-{data}-resnet101"), list(settings))
     if recipe.proxy.method != "patterns":
         raise RecipeError(f"{item} shows class patterns; leave proxy.method at patterns")
-    if recipe.patterns.layers != ["C41"]:
+    if recipe.patterns.layers != ["C41"] and item != "table2":
         raise RecipeError(f"{item} compares the layers {', '.join(LAYERS)}; leave patterns.layers at [C41]")
     if item == "table1" and recipe.segmenter.retrain == 0:
         raise RecipeError("table1 has a row after retraining; leave segmenter.retrain at 1 or more")
@@ -229,9 +247,20 @@ def _take_up(run: Run) -> None:
     take_up(run)
 
 
-def _share(shared: Run, layer: str, run: Run) -> None:
-    """Give a run the shared classifier and the shared patterns of its layer; what was made from others goes."""
-    files = {"classifier": "classifier.safetensors", "patterns": patterns_file(layer, LAYERS)}
+def _share(shared: Run, run: Run, files: Mapping[str, str]) -> None:
+    """Give a run shared files; what was made from others goes.
+
+    Args:
+        shared: the run that has them.
+        run: the run to give them to.
+        files: what they are called there, by what they are called here.
+    """
+    if is_main():
+        _share_files(shared, run, files)
+    barrier()
+
+
+def _share_files(shared: Run, run: Run, files: Mapping[str, str]) -> None:
     targets = {name: run.out / f"{name}.safetensors" for name in files}
     if any(
         target.exists() and not filecmp.cmp(shared.out / files[name], target, shallow=False)

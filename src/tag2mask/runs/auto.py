@@ -89,8 +89,8 @@ def sizes(run: Run) -> Iterator[Choice]:
     """Yield how large photos, or their tiles, are to the networks, from first looks at some of them."""
     size, tiles, why = SIZES[0], None, "photos are too small for a closer look"
     for closer, parts in enumerate(looks(run.train)):
-        if parts and run.recipe.segmenter.method != Teaching.PLAIN:
-            break  # sec and dsrg need whole photos
+        if parts and (run.recipe.segmenter.method != Teaching.PLAIN or load_method(run.recipe.proxy.method).learns):
+            break  # they need whole photos
         found = detail(run, first_photos(run.train, run.recipe.seed, closer), parts)
         if found <= SMALL and size == SIZES[0]:
             why = f"objects seem large: {found:.0%} of what scores vary by is finer than a tenth of the side"

@@ -30,6 +30,7 @@ from tag2mask.resize import resize_part
 from tag2mask.runs.choices import Evidence, add_photo, as_offsets, chosen
 from tag2mask.runs.corrected import corrected_mask
 from tag2mask.runs.folder import Run, check_classes
+from tag2mask.runs.learnt import load_learnt
 from tag2mask.threads import map_ahead
 from tag2mask.tiles import tiles_of
 
@@ -121,7 +122,8 @@ def load_network(run: Run) -> Network:
         classifier = Classifier.load(file, method.layers(run.recipe), stride)
     check_classes(run, classifier.classes, file)
     classifier.to(run.device).requires_grad_(False)
-    return Network(classifier, folded_backbone(classifier.backbone), patterns, run.recipe)
+    learnt = load_learnt(run, classifier).to(run.device) if method.learns else None
+    return Network(classifier, folded_backbone(classifier.backbone), patterns, run.recipe, learnt)
 
 
 def estimate_mask(

@@ -34,7 +34,7 @@ RULES: tuple[Rule, ...] = (
     (
         lambda recipe: recipe.segmenter.method != Teaching.PLAIN and not recipe.segmenter.retrain,
         ["segmenter.label_stride"],
-        "sec and dsrg compare at every position of the network's map",
+        "sec, dsrg and em compare at every position of the network's map",
     ),
     (
         lambda recipe: recipe.proxy.crf == CrfUse.NONE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tag2mask.config import Recipe
-from tag2mask.errors import WeightsError
+from tag2mask.errors import RecipeError, WeightsError
 from tag2mask.methods import load_method
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.deeplab import SegmentationNetwork
@@ -14,15 +14,18 @@ def check_networks(recipe: Recipe) -> None:
 
     Raises:
         WeightsError: one cannot be had.
+        RecipeError: the method cannot look at tiles.
     """
-    how = recipe.patterns
+    how, method = recipe.patterns, load_method(recipe.proxy.method)
+    if method.learns and recipe.tiles is not None:
+        raise RecipeError(f"{recipe.proxy.method} learns from whole photos; set tiles=null, or another method")
     for part, layers, stride, train_from in (
         (recipe.backbone, how.layers, how.output_stride, recipe.classifier.train_from),
         (recipe.segmenter.backbone or recipe.backbone, (), recipe.segmenter.output_stride, recipe.segmenter.train_from),
     ):
         backbone = Backbone(part.name, layers, output_stride=stride, weights=part.weights)
         backbone.freeze_before(train_from)
-        if layers and (refusal := load_method(recipe.proxy.method).refusal(backbone)):
+        if layers and (refusal := method.refusal(backbone)):
             raise WeightsError(refusal)
     decoder = recipe.segmenter
     network = SegmentationNetwork(

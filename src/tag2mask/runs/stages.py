@@ -16,7 +16,7 @@ from pathlib import Path
 from tag2mask.distributed import barrier, is_main, of_main
 from tag2mask.errors import RunError, nearest
 from tag2mask.logs import enter
-from tag2mask.methods import load_method
+from tag2mask.methods import Method, load_method
 from tag2mask.names import StageName
 from tag2mask.patterns.estimator import check_flip
 from tag2mask.progress import duration
@@ -25,6 +25,7 @@ from tag2mask.runs.confidence import confidence_file
 from tag2mask.runs.estimate import estimate
 from tag2mask.runs.fingerprint import Changes, write_fingerprint
 from tag2mask.runs.folder import Run, check_unchanged, checkpoint_of, read_metrics, with_flip, write_config
+from tag2mask.runs.learnt import learnt_file
 from tag2mask.runs.lock import locked
 from tag2mask.runs.refine import refine
 from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, report, retrain, say_doubts, segment
@@ -35,6 +36,17 @@ log = logging.getLogger("tag2mask")
 
 def _nothing(run: Run) -> Sequence[Path]:
     return ()
+
+
+def _method(run: Run) -> Method:
+    return load_method(run.recipe.proxy.method)
+
+
+def _found(run: Run) -> Sequence[Path]:
+    """Return the files of what the method finds or learns."""
+    if _method(run).learns:
+        return [learnt_file(run)]
+    return sorted({*run.patterns_files, *run.out.glob("patterns-*.safetensors")})
 
 
 @dataclass(frozen=True)
@@ -101,12 +113,13 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             StageName.DISCOVER,
-            "Find the pattern of each class.",
+            "Find the pattern of each class, or what another method learns.",
             find_patterns,
-            files=lambda run: sorted({*run.patterns_files, *run.out.glob("patterns-*.safetensors")}),
+            files=_found,
             folders=lambda run: [run.out / "report" / "patterns"],
+            checkpoints=lambda run: [checkpoint_of(learnt_file(run))],
             metrics=("patterns",),
-            is_needed=lambda run: load_method(run.recipe.proxy.method).finds_patterns,
+            is_needed=lambda run: _method(run).finds_patterns or _method(run).learns,
         ),
         Stage(
             StageName.ESTIMATE,
@@ -272,7 +285,7 @@ def flip(run: Run, classes: Sequence[str]) -> None:
     before = run.recipe.patterns.flip
     check_flip(classes, run.train.classes)
     with locked(run.out):
-        if "patterns.flip" not in load_method(run.recipe.proxy.method).options:
+        if "patterns.flip" not in _method(run).options:
             raise RunError(
                 f"the masks of {run.out} are made by {run.recipe.proxy.method}, which has no class patterns to flip"
             )

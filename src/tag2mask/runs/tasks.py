@@ -25,6 +25,7 @@ from tag2mask.report import OverviewRow, PhotoSet, save_overview, save_page, sav
 from tag2mask.runs.confidence import confidences_of, with_corrected, write_confidences
 from tag2mask.runs.estimate import prepare_crf
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of, read_metrics
+from tag2mask.runs.learnt import learn
 from tag2mask.runs.refine import features_of, not_corrected, put_corrected, share_masks
 from tag2mask.scoring import score_set
 from tag2mask.segmenter import Segmenter
@@ -71,6 +72,10 @@ def _train_classifier(run: Run, samples: Sequence[Sample]) -> Classifier:
 
 def find_patterns(run: Run) -> None:
     """Find what the recipe's proxy method finds in the training photos; record the evidence for the signs."""
+    if load_method(run.recipe.proxy.method).learns:
+        learn(run)
+        run.record("patterns", {})  # it ends the stage; there are no signs
+        return
     files = run.patterns_files
     there = all(file.exists() for file in files)
     layers = load_method(run.recipe.proxy.method).layers(run.recipe)
@@ -119,7 +124,7 @@ def fit_patterns(run: Run, layers: Sequence[str]) -> list[ClassPatterns]:
 
 def segment(run: Run) -> None:
     """Train the segmenter on the proxy masks."""
-    prepare_crf(run.recipe.segmenter.method != Teaching.PLAIN)
+    prepare_crf(run.recipe.segmenter.method in (Teaching.SEC, Teaching.DSRG))
     train_on(run, run.out / "proxy", 0)
 
 

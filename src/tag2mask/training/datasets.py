@@ -35,10 +35,12 @@ Pair = tuple[Tensor, ...]
 class TaggedPhotos(Dataset[tuple[int, "Pair | str"]]):
     """Augmented photos with their labels: uint8 3 x size x size and float C, or what is wrong with the photo."""
 
-    def __init__(self, samples: Sequence[Sample], classes: int, size: int, crop: float, colour: float) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], classes: int, size: int, crop: float, colour: float, flip: float = 0.5
+    ) -> None:
         self.samples, self.size = samples, size
         self.targets = targets_of((sample.labels for sample in samples), classes)
-        self.augment = v2.Compose([*_crop_and_flip(size, crop), v2.ColorJitter(colour, colour, colour)])
+        self.augment = v2.Compose([*_crop_and_flip(size, crop, flip), v2.ColorJitter(colour, colour, colour)])
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -183,7 +185,9 @@ def _crop_and_flip(size: int, crop: float, flip: float = 0.5) -> list[v2.Transfo
 
 
 class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
-    """Feature maps of photos or, by chance, of their mirror images, each with its mask and labels; or what is wrong.
+    """Feature maps of photos or, by chance, of their mirror images, each with its labels; or what is wrong.
+
+    Where the photos have masks, each comes with its mask before its labels.
 
     They are kept in half precision in a temporary file, which is gone when this is closed or the process ends; memory
     does not grow with the number of photos. No other process can read it: only one with ``workers=0`` can train on it.
@@ -195,12 +199,14 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
         folder: where the file goes.
     """
 
-    def __init__(self, photos: MaskedPhotos, features: Features, layers: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, photos: MaskedPhotos | TaggedPhotos, features: Features, layers: Sequence[str], folder: Path
+    ) -> None:
         self.photos, self.features, self.layers, self.folder = photos, features, layers, folder
         with torch.inference_mode():
             maps = features(torch.zeros(1, 3, photos.size, photos.size))
-        of_mask = ("mask", "u1", (photos.size, photos.size))
-        shapes = [*((layer, "f2", maps[layer].shape[1:]) for layer in layers), of_mask]
+        of_mask = [("mask", "u1", (photos.size, photos.size))] if isinstance(photos, MaskedPhotos) else []
+        shapes = [*((layer, "f2", maps[layer].shape[1:]) for layer in layers), *of_mask]
         self.record, self.rows = np.dtype(shapes), list[int | str]()
         self.file = TemporaryFile(dir=folder)  # noqa: SIM115, until `close`
 
@@ -215,15 +221,15 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
     def compute(self, workers: int, label: str) -> None:
         """See every photo and its mirror image once, read by ``workers`` processes."""
         for _, item in track(read_by(workers, self.photos), len(self.photos), label):
-            self.rows.append(item if isinstance(item, str) else self._write(*item[:2]))
+            self.rows.append(item if isinstance(item, str) else self._write(*item[:-1]))
 
-    def _write(self, photo: Tensor, mask: Tensor) -> int:
-        """Write what is kept of a photo and of its mirror image; return where it is."""
+    def _write(self, photo: Tensor, *masks: Tensor) -> int:
+        """Write what is kept of a photo, of its mask if it has one, and of their mirror images; return where it is."""
         start = self.file.tell()
         with torch.inference_mode():
             maps = self.features(torch.stack([photo, photo.flip(2)]))
-        for mirrored, seen in enumerate((mask, mask.flip(1))):
-            values = (*(maps[layer][mirrored].numpy() for layer in self.layers), seen.numpy())
+        for mirrored, seen in enumerate((masks, [mask.flip(1) for mask in masks])):
+            values = (*(maps[layer][mirrored].numpy() for layer in self.layers), *(mask.numpy() for mask in seen))
             self.file.write(np.array(values, self.record).tobytes())
         return start
 
@@ -232,14 +238,15 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
         return len(self.photos)
 
     def __getitem__(self, index: int) -> tuple[int, Pair | str]:
-        """Return float32 D x h x w for each layer, the uint8 mask and the labels, float C."""
+        """Return float32 D x h x w for each layer, the uint8 mask if there is one, and the labels, float C."""
         row = self.rows[index]
         if isinstance(row, str):
             return index, row
         self.file.seek(row + self.record.itemsize * int(torch.rand(()) < 0.5))
         record = np.frombuffer(self.file.read(self.record.itemsize), self.record)[0]
         maps = (torch.from_numpy(record[layer].astype(np.float32)) for layer in self.layers)
-        return index, (*maps, torch.from_numpy(record["mask"].copy()), self.photos.targets[index])
+        masks = [torch.from_numpy(record["mask"].copy())] if "mask" in (self.record.names or ()) else []
+        return index, (*maps, *masks, self.photos.targets[index])
 
 
 class KeptPhotos(Dataset[tuple[int, "Pair | str"]]):

@@ -24,6 +24,7 @@ from tag2mask.networks.kept import KeptFeatures
 from tag2mask.networks.speed import features_in_training, folded_backbone
 from tag2mask.resize import resize_like
 from tag2mask.training.datasets import FrozenFeatures, KeptPhotos, MaskedPhotos, Pair
+from tag2mask.training.expectation import em_loss
 from tag2mask.training.loop import fit, parameter_groups
 from tag2mask.training.losses import seeded_loss
 
@@ -43,7 +44,7 @@ def train_segmenter(
     often: Mapping[str, int] = MappingProxyType({}),
     kept: KeptFeatures | None = None,
 ) -> None:
-    """Train a segmenter on masks by cross-entropy, 255 ignored, or on seeds (`tag2mask.training.losses`).
+    """Train a segmenter on masks by cross-entropy, 255 ignored, on seeds (`tag2mask.training.losses`) or on tags alone.
 
     Args:
         segmenter: trained in place.
@@ -60,11 +61,14 @@ def train_segmenter(
         kept: where the backbone stays as it is, its feature maps of the photos; None to see the photos again.
     """
     stride, layers, plain = how.label_stride, segmenter.backbone.layers, how.method == Teaching.PLAIN
+    by_maps = plain or how.method == Teaching.EM  # and not by the photo's colours
     features = cache(lambda: features_in_training(segmenter.backbone))  # of the weights that `fit` begins with
 
     def loss(model: Any, *given: Tensor) -> Tensor:
         *seen, masks, present = given
         logits, tags = model.decode_with_tags(dict(zip(layers, seen, strict=True)) if of_maps else features()(*seen))
+        if not plain:
+            return with_tags(em_loss(logits.float(), present), tags, present)
         targets = masks[:, ::stride, ::stride].long()
         logits = resize_like(logits.float(), targets)
         counted = (targets != IGNORE).sum().clamp_min(1)
@@ -101,7 +105,7 @@ def train_segmenter(
             data = Subset(data, [place for place, (one, _) in enumerate(items) for _ in range(often.get(one.name, 1))])
         groups = parameter_groups(segmenter, how.learning_rate, how.backbone_learning_rate)
         fit(
-            segmenter, data, loss if plain else seeded,
+            segmenter, data, loss if by_maps else seeded,
             torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
             batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=0 if of_maps else workers,
             checkpoint=checkpoint, label=label, weigh=pixels if plain else len, strict=strict,
@@ -110,4 +114,5 @@ def train_segmenter(
 
 def stays_the_same(how: SegmenterConfig) -> bool:
     """Return whether what the backbone sees is the same in every epoch, and there are enough of them to keep it."""
-    return how.train_from == LAST and how.crop == 1 and how.method == Teaching.PLAIN and how.epochs > 2
+    by_maps = how.method in (Teaching.PLAIN, Teaching.EM)
+    return how.train_from == LAST and how.crop == 1 and by_maps and how.epochs > 2

@@ -1,0 +1,148 @@
+r"""AffinityNet (Ahn and Kwak 2018): class activation maps spread by a random walk with learnt affinities.
+
+Published and kept: CAM with background $M_{bg} = (1 - \max_c M_c)^\alpha$; sure labels where it finds
+a class with $\alpha$ = 4, and background with $\alpha$ = 24, both after a CRF; affinities from pairs of sure labels and
+the walk, in `tag2mask.training.affinity`, radius 5, $\beta$ = 8, t = 256.
+
+Replaced: ResNet-38, fine-tuned twice, by the recipe's frozen backbone with a head of 32 channels on three layers
+(authors: 448); in the walk, $\alpha$ = 16 by the value at which background and a class are even at the shared rule's
+share, ``proxy.cam_thresholds``: $\alpha = \log \tau / \log (1 - \tau)$, 7.2 for 0.2 (16 is a share of 0.12); the
+CRF of the sure labels runs on the map, with the parameters of SEC.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tag2mask.config import Recipe
+from tag2mask.crf import prepare
+from tag2mask.data import write_mask
+from tag2mask.data.decode import photo_size
+from tag2mask.data.loading import photo_batches
+from tag2mask.distributed import barrier, share
+from tag2mask.methods.base import Features, Network
+from tag2mask.methods.cam import Cam, normalised_cam
+from tag2mask.names import IGNORE
+from tag2mask.networks.backbones import LAST, pyramid_layers
+from tag2mask.networks.classifier import Classifier
+from tag2mask.networks.speed import folded_backbone
+from tag2mask.resize import resize_like
+from tag2mask.training.affinity import AffinityHead, affinity_loss, walk
+from tag2mask.training.heads import Lesson, learn_on_features
+from tag2mask.training.losses import refine
+
+OF_CLASSES, OF_BACKGROUND = 4.0, 24.0
+r"""$\alpha$ with which sure positions of classes, and of background, are found."""
+
+
+def with_background(maps: Tensor, power: float) -> Tensor:
+    r"""Return maps with $M_{bg} = (1 - \max_c M_c)^\alpha$ before them, float (1 + L) x h x w.
+
+    >>> with_background(torch.tensor([[[0.0, 0.5]]]), 2).tolist()
+    [[[1.0, 0.25]], [[0.0, 0.5]]]
+    """
+    return torch.cat([(1 - maps.amax(0, keepdim=True)) ** power, maps])
+
+
+def sure_labels(image: Tensor, maps: Tensor, labels: Sequence[int]) -> Tensor:
+    """Return the label of each position where it is sure, else 255, uint8 h x w.
+
+    Args:
+        image: 3 x H x W, RGB, 0..255.
+        maps: float L x h x w, class activation maps of the labels, 0..1.
+        labels: class indices, 1..C.
+    """
+    names = torch.tensor([0, *labels])
+    few, many = (
+        names[refine(image[None], _shares(with_background(maps, power))[None])[0].argmax(0)]
+        for power in (OF_CLASSES, OF_BACKGROUND)
+    )
+    sure = torch.where(few != 0, few, torch.where(many == 0, 0, IGNORE))
+    return sure.to(torch.uint8)
+
+
+def _shares(maps: Tensor) -> Tensor:
+    return (maps + 1e-4) / (maps + 1e-4).sum(0, keepdim=True)
+
+
+class AffinityNet(Cam):
+    r"""After the walk, $M_c / (M_c + M_{bg} (1 - \tau) / \tau)$: above $\tau$ where the class exceeds background."""
+
+    title = "AffinityNet"
+    learns: ClassVar[bool] = True
+
+    def layers(self, recipe: Recipe) -> list[str]:
+        """Return a finer layer, whose size the walk has, and deeper ones."""
+        return pyramid_layers(recipe.backbone.name)
+
+    def build(self, classifier: Classifier, recipe: Recipe) -> nn.Module:
+        """Return the head."""
+        return AffinityHead([classifier.backbone.channels[layer] for layer in classifier.backbone.layers])
+
+    def learn(self, module: Any, lesson: Lesson) -> None:
+        """Train the affinities on sure labels, which are in a folder meanwhile."""
+        folder = lesson.checkpoint.with_name("sure-labels")
+        write_sure_labels(lesson, folder)
+        layers = lesson.classifier.backbone.layers
+
+        def loss(model: Any, features: Features, masks: Tensor, labels: Tensor) -> Tensor:
+            seen = model([features[layer] for layer in layers])
+            sure = functional.interpolate(masks[:, None].float(), seen.shape[2:], mode="nearest-exact")[:, 0]
+            return affinity_loss(seen, sure.long())
+
+        learn_on_features(module, lesson, loss, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return the classes' shares after the walk, and class activations, float N x C x h x w each."""
+        even = network.recipe.proxy.cam_thresholds[1]
+        power = math.log(even) / math.log(1 - even)
+        with torch.inference_mode():
+            features = network.backbone(images)
+            activation = network.classifier.activation(features[LAST])
+            alike = network.learnt([features[layer] for layer in network.backbone.layers])
+            maps = resize_like(normalised_cam(activation), alike)
+            scores = torch.zeros_like(maps)
+            for row, present in enumerate(labels):
+                columns = [label - 1 for label in present]
+                if columns:
+                    background, *rest = walk(with_background(maps[row, columns], power), alike[row])
+                    classes = torch.stack(rest)
+                    scores[row, columns] = classes / (classes + background * (1 - even) / even).clamp_min(1e-12)
+            return scores, activation
+
+    def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
+        """Return the shares as they are."""
+        return scores
+
+
+def write_sure_labels(lesson: Lesson, folder: Path) -> None:
+    """Write the sure labels of all photos as masks of the photos' sizes."""
+    prepare()
+    backbone, size = folded_backbone(lesson.classifier.backbone), lesson.recipe.patterns.size
+    fine, workers = lesson.classifier.backbone.layers[0], lesson.recipe.workers
+    batches = photo_batches(
+        share(lesson.data.samples), size, workers=workers, strict=lesson.strict, label="sure labels"
+    )
+    for samples, images in batches:
+        with torch.inference_mode():
+            features = backbone(images.to(lesson.classifier.head.weight.device))
+            maps = resize_like(normalised_cam(lesson.classifier.activation(features[LAST])), features[fine]).cpu()
+        for sample, image, found in zip(samples, images, maps, strict=True):
+            present = [label - 1 for label in sample.labels]
+            sure = sure_labels(image, found[present], sample.labels) if present else torch.zeros(1, 1)
+            large = functional.interpolate(sure[None, None].float(), photo_size(sample.image), mode="nearest-exact")
+            write_mask(folder / f"{sample.name}.png", large[0, 0].numpy().astype(np.uint8))
+    barrier()
+
+
+METHOD = AffinityNet()

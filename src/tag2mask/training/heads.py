@@ -1,0 +1,124 @@
+"""Training what a method adds to the classifier: a module on the feature maps of its frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from tag2mask.config import Recipe
+from tag2mask.data import ImageSet
+from tag2mask.distributed import device, world
+from tag2mask.networks.classifier import Classifier, targets_of
+from tag2mask.networks.speed import folded_backbone
+from tag2mask.training.datasets import FrozenFeatures, MaskedPhotos, Pair, TaggedPhotos
+from tag2mask.training.loop import fit
+
+Loss = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a method learns from.
+
+    Attributes:
+        classifier: with the method's layers, in evaluation mode, not to be trained.
+        data: photos with image-level labels.
+        recipe: every parameter.
+        checkpoint: a training that was killed goes on from this file; its folder is the run's.
+        strict: raise for an unreadable photo instead of skipping it.
+    """
+
+    classifier: Classifier
+    data: ImageSet
+    recipe: Recipe
+    checkpoint: Path
+    strict: bool = False
+
+
+def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path | None = None) -> None:
+    """Train a module on the feature maps of a frozen backbone, of whole photos and, by chance, their mirror images.
+
+    It is trained as a segmenter's head on a frozen backbone is: size, epochs, batch, rate, schedule and decay are those
+    of the recipe's ``segmenter``; the stride is that of ``patterns``. On a CPU the maps are computed once.
+
+    Args:
+        module: trained in place.
+        lesson: what it learns from.
+        loss: of the module, the maps by layer, the masks if there are any, uint8 N x H x W, and the labels, float
+            N x C; a mean over the photos.
+        masks: folder of one palette PNG a photo; None to learn from the labels alone.
+    """
+    how, seed, workers = lesson.recipe.segmenter, lesson.recipe.seed, lesson.recipe.workers
+    samples, classes, size = lesson.data.samples, len(lesson.data.classes), how.size
+    backbone, layers = folded_backbone(lesson.classifier.backbone), lesson.classifier.backbone.layers
+    photos: Callable[..., MaskedPhotos | TaggedPhotos] = (
+        partial(TaggedPhotos, samples, classes, size, 1.0, 0.0)
+        if masks is None
+        else partial(MaskedPhotos, samples, masks, classes, size, 1.0)
+    )
+
+    def of_maps(model: Any, *given: Tensor) -> Tensor:
+        if kept is not None:
+            return loss(model, dict(zip(layers, given, strict=False)), *given[len(layers) :])
+        with torch.no_grad():
+            maps = backbone(given[0])
+        return loss(model, maps, *given[1:])
+
+    kept = None
+    with ExitStack() as files:
+        if device().type == "cpu" and world() == 1:
+            frozen = files.enter_context(
+                closing(FrozenFeatures(photos(flip=0), backbone, layers, lesson.checkpoint.parent))
+            )
+            if frozen.has_room():
+                frozen.compute(workers, "method, features")
+                kept = frozen
+        data: Dataset[tuple[int, Pair | str]] = kept or photos()
+        fit(
+            module, data, of_maps,
+            torch.optim.AdamW(module.parameters(), how.learning_rate, weight_decay=how.weight_decay),
+            epochs=how.epochs, batch_size=how.batch_size, schedule=how.schedule, seed=seed,
+            workers=0 if kept else workers, checkpoint=lesson.checkpoint, label="method", strict=lesson.strict,
+        )  # fmt: skip
+
+
+def tag_loss(maps: Tensor, labels: Tensor, bias: Tensor) -> Tensor:
+    """Return binary cross-entropy of labels and the means of class maps, to which a bias is added.
+
+    The maps have no bias, as class activation maps have none: what is positive speaks for the class.
+
+    Args:
+        maps: float N x C x h x w.
+        labels: float N x C of zeros and ones.
+        bias: float C.
+    """
+    return functional.binary_cross_entropy_with_logits(maps.float().mean((2, 3)) + bias, labels)
+
+
+def prior(lesson: Lesson) -> Tensor:
+    """Return the logit of each class's share of the photos, float C, at which a bias begins."""
+    targets = targets_of((sample.labels for sample in lesson.data.samples), len(lesson.data.classes))
+    return torch.logit(targets.mean(0).clamp(1e-3, 1 - 1e-3)).to(lesson.classifier.head.weight.device)
+
+
+def narrowed(channels: int, width: int) -> nn.Sequential:
+    """Return what standardises a map and brings it to fewer channels, at least 0: convolutions on it are then cheap."""
+    return nn.Sequential(nn.BatchNorm2d(channels, affine=False), seeing(channels, width, kernel=1))
+
+
+def seeing(channels: int, width: int, kernel: int = 3, dilation: int = 1) -> nn.Sequential:
+    """Return a convolution with batch normalisation and ReLU that keeps the size of a map."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    )
