@@ -11,6 +11,7 @@ from contextlib import suppress
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,6 +22,8 @@ from tag2mask.errors import DataError
 from tag2mask.files import write_text
 from tag2mask.methods import load_method
 from tag2mask.names import Teaching
+from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.patterns import ClassPatterns
 from tag2mask.runs.folder import Run, write_config
 
@@ -41,7 +44,7 @@ TENTH = 10
 SMALL = 0.25
 """Objects are small where more than this share of their scores' variance is detail."""
 
-LOOKED_AT, A_CLASS = 96, 8
+LOOKED_AT, A_CLASS = 64, 6
 """Photos that the first look is at, and at least so many of each class."""
 
 ENOUGH = 400
@@ -87,11 +90,13 @@ def choices(run: Run) -> Iterator[Choice]:
 
 def sizes(run: Run) -> Iterator[Choice]:
     """Yield how large photos, or their tiles, are to the networks, from first looks at some of them."""
-    size, tiles, why = SIZES[0], None, "photos are too small for a closer look"
+    classifier, size, tiles, why = None, SIZES[0], None, "photos are too small for a closer look"
     for closer, parts in enumerate(looks(run.train)):
         if parts and (run.recipe.segmenter.method != Teaching.PLAIN or load_method(run.recipe.proxy.method).learns):
             break  # they need whole photos
-        found = detail(run, first_photos(run.train, run.recipe.seed, closer), parts)
+        some = first_photos(run.train, run.recipe.seed, closer)
+        classifier = classifier or first_classifier(run, some)
+        found = detail(run, classifier, some, parts)
         if found <= SMALL and size == SIZES[0]:
             why = f"objects seem large: {found:.0%} of what scores vary by is finer than a tenth of the side"
         if found <= SMALL:
@@ -148,11 +153,24 @@ def first_photos(data: ImageSet, seed: int, closer: int = 0) -> ImageSet:
     return data.with_samples(tuple(drawn))
 
 
-def detail(run: Run, some: ImageSet, tiles: TilesConfig | None) -> float:
+def first_classifier(run: Run, some: ImageSet) -> Classifier:
+    """Return a classifier of the recipe's frozen backbone and first layer, trained on some photos."""
+    recipe, how = run.recipe, run.recipe.patterns
+    torch.manual_seed(recipe.seed)
+    backbone = Backbone(
+        recipe.backbone.name, how.layers[:1], output_stride=how.output_stride, weights=recipe.backbone.weights
+    )
+    classifier = Classifier(backbone, some.classes).eval().to(run.device)
+    train_head(classifier, some.samples, size=SIZES[0], workers=recipe.workers, strict=run.strict)
+    return classifier
+
+
+def detail(run: Run, classifier: Classifier, some: ImageSet, tiles: TilesConfig | None) -> float:
     """Return what share of the variance of pattern scores is finer than a tenth of the side of what is seen, 0 to 1.
 
     Args:
-        run: its recipe's backbone and first layer are used.
+        run: its recipe's first layer is used.
+        classifier: of the recipe's backbone.
         some: photos with image-level labels.
         tiles: what is seen; None for whole photos.
     """
@@ -161,7 +179,7 @@ def detail(run: Run, some: ImageSet, tiles: TilesConfig | None) -> float:
         recipe.backbone.name, how.layers[0], weights=recipe.backbone.weights, size=SIZES[1],
         output_stride=how.output_stride, contrast=how.contrast, whitening=how.whitening, tiles=tiles,
         seed=recipe.seed, workers=recipe.workers,
-    ).fit(some)  # fmt: skip
+    ).fit(some, classifier)  # fmt: skip
     block = max(1, SIZES[1] // how.output_stride // TENTH)
     tagged = [sample for sample in some.samples if sample.labels]
     mine = [
