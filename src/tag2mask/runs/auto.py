@@ -41,7 +41,7 @@ LONG = 1.5
 TENTH = 10
 """What is finer than this part of the side of what is seen is detail."""
 
-SMALL = 0.25
+SMALL = 0.28
 """Objects are small where more than this share of their scores' variance is detail."""
 
 LOOKED_AT, A_CLASS = 64, 6
