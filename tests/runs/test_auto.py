@@ -84,6 +84,7 @@ def test_looks_come_closer_while_photos_are_large_enough(tmp_path):
 
     assert at(256, 200) == []
     assert at(200, 264) == [None]
+    assert at(320, 160) == [None]  # squares of the shorter side would be enlarged too much
     assert at(320, 640) == [(320, 80)]  # long: squares of the shorter side
     assert at(4000, 3000) == [None, (1500, 375), (750, 187), (375, 93)]
 

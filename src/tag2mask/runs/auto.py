@@ -122,7 +122,7 @@ def looks(data: ImageSet) -> Iterator[TilesConfig | None]:
         return
     longer, shorter = (int(median(map(of, shapes))) for of in (max, min))
     least = SIZES[1] / ENLARGED
-    if longer >= LONG * shorter:
+    if longer >= LONG * shorter and shorter >= least:
         side = shorter
     else:
         side = shorter // 2
