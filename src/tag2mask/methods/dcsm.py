@@ -1,32 +1,34 @@
 r"""DCSM (Shimoda and Yanai 2016): gradients of one class less those of others, at several layers.
 
-Published and kept: guided backpropagation from a class's score to inner feature maps, $M^c_i(u) = \max_k
-|\partial y_c / \partial f_{i,k}(u)|$; from each, those of the other candidate classes are taken, four candidates at
-least; each difference by its maximum through $\tanh(3 x)$, summed over other classes and layers, and once more through
-tanh (as in the authors' code).
+Published and kept: guided backpropagation from a class's score, summed over positions, to inner feature maps,
+$M^c_i(u) = \max_k |\partial y_c / \partial f_{i,k}(u)|$; layers of strides 4, 8 and 16; from each map those of the
+other candidate classes are taken, four candidates at least; each difference by its maximum through $\tanh(3 x)$, summed
+over other classes and layers.
 
-Replaced: the fine-tuned VGG16 with global max pooling, nine of its layers and three sizes of the photo by the recipe's
-classifier, its ``patterns.layers`` and one size. Candidates are the photo's tags, then the classes of the largest
-scores (the authors predict them). Background by the shared rule, ``proxy.cam_thresholds`` (theirs: from the largest
-map). Activations other than ReLU are not guided.
+Replaced: the fine-tuned VGG16, three layers of each stride and three sizes of the photo by the recipe's classifier, the
+last layer of each stride and one size. Candidates are the photo's tags, then the classes of the largest scores (the
+authors predict them). Background by the shared rule, ``proxy.cam_thresholds``, on shares of the sum's maximum; the
+authors put the sum through tanh once more, which changes no order of positions or classes, and take background from the
+largest map. Activations other than ReLU are not guided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tag2mask.config import Recipe
 from tag2mask.methods.base import Network
 from tag2mask.methods.cam import Cam
-from tag2mask.networks.backbones import LAST, Backbone
+from tag2mask.networks.backbones import LAST, Backbone, stage_ends
 from tag2mask.networks.classifier import Classifier
 from tag2mask.resize import resize_like
 
-SLOPE, CANDIDATES = 3.0, 4
+SLOPE, CANDIDATES, STRIDES = 3.0, 4, (4, 8, 16)
 
 
 @contextmanager
@@ -76,27 +78,25 @@ def differences(maps: Tensor) -> Tensor:
 
 
 class Dcsm(Cam):
-    """The sum of all differences by its maximum, through tanh."""
+    """The sum of all differences by its maximum in the photo."""
 
     title = "DCSM"
-    many_layers: ClassVar[bool] = True
-    options: ClassVar[tuple[str, ...]] = (*Cam.options, "patterns.layers")
+
+    def layers(self, recipe: Recipe) -> list[str]:
+        """Return where the stages of strides 4, 8 and 16 end; the gradient at the map that is pooled is constant."""
+        return stage_ends(recipe.backbone.name, STRIDES)
 
     def refusal(self, backbone: Backbone) -> str:
-        """Refuse transformers."""
-        if not backbone.is_transformer:
+        """Refuse transformers, and networks whose stages are not known."""
+        if not backbone.is_transformer and stage_ends(backbone.name, STRIDES):
             return ""
-        return f"DCSM needs a convolutional network, not {backbone.name}; choose another backbone or method"
+        return f"DCSM needs a convolutional network with stages, not {backbone.name}; choose another backbone or method"
 
     def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return the sum of the differences, and class activations, float N x C x h x w each; one image at a time."""
         seen = [_see(network.classifier, image[None], one) for image, one in zip(images, labels, strict=True)]
         scores, activation = (torch.cat(part) for part in zip(*seen, strict=True))
         return scores, activation
-
-    def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
-        """Return shares of the maximum in the photo through tanh, 0..1."""
-        return super().of_photo((SLOPE * super().of_photo(scores, activation, network)).tanh(), activation, network)
 
 
 def _see(classifier: Classifier, image: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:

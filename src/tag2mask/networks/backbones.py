@@ -18,7 +18,7 @@ from tag2mask.errors import WeightsError, nearest, reason
 from tag2mask.networks.families import ALIASES, LAST, PipWeights, family_of, pip_weights
 from tag2mask.networks.weights import load_weights, read_weights
 
-__all__ = ["LAST", "Backbone", "check_network", "pyramid_layers", "resolve_layer"]
+__all__ = ["LAST", "Backbone", "check_network", "pyramid_layers", "resolve_layer", "stage_ends"]
 
 PROBE = (66, 90)
 """Height and width of what a new backbone is tried with: no multiples of a stride, as photos are."""
@@ -194,6 +194,20 @@ def pyramid_layers(name: str) -> list[str]:
     if fine is None:
         raise WeightsError(f"timm does not name the stages of {name}; choose another backbone for the segmenter")
     return [fine, *([] if aliases is None or aliases[0] == deepest else [ALIASES[0]]), deepest]
+
+
+def stage_ends(name: str, strides: Sequence[int]) -> list[str]:
+    """Return the layers at which a network's stages of these strides end; none where timm does not say.
+
+    Raises:
+        WeightsError: timm has no such network.
+
+    >>> stage_ends("resnet18", (4, 8, 16))
+    ['layer1', 'layer2', 'layer3']
+    """
+    _check_name(name)
+    stages = getattr(_described(name), "feature_info", [])
+    return [stage["module"] for stage in stages if stage["reduction"] in strides]
 
 
 def _check_name(name: str) -> None:

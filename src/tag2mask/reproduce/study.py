@@ -16,6 +16,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tag2mask.config import InferenceConfig, Recipe, SegmenterConfig, load_recipe
@@ -91,8 +92,16 @@ def reproduce(
     shared = Run(Path(out) / "shared", source, _shared_recipe(wanted), strict)
     label = _label(item, shared.train.classes, class_name)
     study = Study(item, Path(out), shared, {}, label, _photos(item, shared, label, photos))
-    with locked(study.out):
-        return _make(study, wanted, layers, rows)
+    _check_truth(study)
+    with ExitStack() as rows_locked:
+        with locked(study.out, wait=True):
+            _prepare(study, wanted, layers, rows, rows_locked)
+        for run in (*study.runs.values(), *study.methods.values()):
+            _finish(run)
+        with locked(study.out, wait=True):
+            if study.item == "table1":
+                _score_before_retraining(study.runs["C41"])
+            return ITEMS[item][0](study) if is_main() else Reproduced("", [])
 
 
 def _check_layers(name: str, layers: Sequence[str]) -> None:
@@ -104,31 +113,31 @@ def _check_layers(name: str, layers: Sequence[str]) -> None:
         )
 
 
-def _make(study: Study, wanted: Recipe, layers: Sequence[str], rows: Mapping[str, Recipe]) -> Reproduced:
-    """Do what an item needs and what is not there yet, or is of other data, then make it."""
-    make, _, trains = ITEMS[study.item]
+def _prepare(
+    study: Study, wanted: Recipe, layers: Sequence[str], rows: Mapping[str, Recipe], rows_locked: ExitStack
+) -> None:
+    """Do what the rows share, unless it is there, and begin each row in its folder, which stays locked.
+
+    After this, processes that make other rows of the same item can work at the same time.
+    """
     shared = study.shared
     begin(shared)
-    _check_truth(study)
     _take_up(shared)
-    for layer in layers if trains else ():
-        study.runs[layer] = _begun(shared, _layer_recipe(wanted, layer), study.out / _folder(layer, wanted))
+    for layer in layers if ITEMS[study.item][2] else ():
+        recipe = _layer_recipe(wanted, layer)
+        study.runs[layer] = _begun(shared, recipe, study.out / _folder(layer, wanted), rows_locked)
     for name, recipe in rows.items():
-        study.methods[name] = _begun(shared, recipe, study.out / name)
+        study.methods[name] = _begun(shared, recipe, study.out / name, rows_locked)
     _find_patterns(shared, layers)
     for layer, run in study.runs.items():
         _share(shared, run, {"classifier": "classifier.safetensors", "patterns": patterns_file(layer, LAYERS)})
-        _finish(run)
     for run in study.methods.values():
         _share(shared, run, {"classifier": "classifier.safetensors"})
-        _finish(run)
-    if study.item == "table1":
-        _score_before_retraining(study.runs["C41"])
-    return make(study) if is_main() else Reproduced("", [])
 
 
-def _begun(shared: Run, recipe: Recipe, out: Path) -> Run:
-    """Return a run on the data of another, begun or taken up."""
+def _begun(shared: Run, recipe: Recipe, out: Path, rows_locked: ExitStack) -> Run:
+    """Return a run on the data of another, begun or taken up, in a folder that is locked from here on."""
+    rows_locked.enter_context(locked(out))
     run = copy.copy(shared)  # with the data that it has read
     run.recipe, run.out = recipe, out
     begin(run)
