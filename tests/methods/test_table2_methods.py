@@ -11,11 +11,14 @@ import pytest
 import torch
 from torch import nn
 
+from tag2mask.config import load_recipe
 from tag2mask.data import load, read_mask
 from tag2mask.errors import WeightsError
 from tag2mask.methods import load_method
 from tag2mask.methods.aepsl import erase, rounds
 from tag2mask.methods.affinitynet import sure_labels, with_background
+from tag2mask.methods.base import Network
+from tag2mask.methods.cam import normalised_cam
 from tag2mask.methods.dcsm import candidates, differences, guided
 from tag2mask.methods.ficklenet import Fickle, chosen
 from tag2mask.methods.mdc import DilatedBlocks, fused
@@ -44,6 +47,7 @@ def test_mdc_finds_as_far_around_as_its_dilation():
     for block in blocks.blocks:
         for conv in (block[0][0], block[1]):
             nn.init.ones_(conv.weight)
+        nn.init.zeros_(block[1].bias)
     maps = blocks(ones_at((9, 9), (4, 4))[None, None])
     near, far = ({tuple(place) for place in (one[0, 0] > 0).nonzero().tolist()} for one in maps)
     assert near == {(row, column) for row in (3, 4, 5) for column in (3, 4, 5)}
@@ -86,11 +90,56 @@ def test_ficklenet_leaves_nine_tenths_out_but_never_a_centre():
     assert seen.equal(again)
 
 
-def test_maps_have_no_bias_and_tags_begin_at_their_share():
+def test_seenet_finds_the_same_in_a_photo_and_its_mirror_image():
+    def backbone(images):
+        return {"deep": images.float(), LAST: images.float()}
+
+    backbone.layers = ["deep"]
+    classifier = SimpleNamespace(activation=lambda last: last[:, :1])
+    network = Network(classifier, backbone, [], load_recipe("fast"), SelfErasing(3, 1, width=4).eval())
+    images = torch.rand(2, 3, 6, 7)
+    found, _ = load_method("seenet").see(network, images, [[1], [1]])
+    mirrored, _ = load_method("seenet").see(network, images.flip(3), [[1], [1]])
+    torch.testing.assert_close(found, mirrored.flip(3))
+    first, second, _ = network.learnt(images, torch.ones(2, 1))
+    assert (found >= torch.maximum(normalised_cam(first), normalised_cam(second)) - 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["affinitynet", "ficklenet", "mdc", "seenet"])
+def test_heads_learn_the_same_in_16_bits_and_begin_at_the_shares_of_tags(name, monkeypatch, tmp_path):
+    method, losses, file = load_method(name), [], f"tag2mask.methods.{name}"
+    monkeypatch.setattr(f"{file}.learn_on_features", lambda module, lesson, loss, *masks: losses.append(loss))
+    monkeypatch.setattr("tag2mask.methods.affinitynet.write_sure_labels", lambda *_: None)
+    recipe = load_recipe("fast", ["backbone.name=resnet10t"])
+    layers = method.layers(recipe)
+    backbone = SimpleNamespace(layers=layers, channels=dict.fromkeys(layers, 8))
+    classifier = SimpleNamespace(backbone=backbone, classes=("a", "b"), head=nn.Linear(1, 1))
+    data = SimpleNamespace(samples=[SimpleNamespace(labels=(1,)), SimpleNamespace(labels=())], classes=("a", "b"))
+    module = method.build(classifier, recipe).train()
+    method.learn(module, SimpleNamespace(classifier=classifier, data=data, recipe=recipe, checkpoint=tmp_path / "x"))
+    begin = {key: value for key, value in module.named_parameters() if key.endswith("bias") and len(value) == 2}
+    assert len(begin) == {"affinitynet": 0, "ficklenet": 1, "mdc": 4, "seenet": 2}[name]
+    for value in begin.values():
+        torch.testing.assert_close(value.detach().sigmoid(), torch.tensor([0.5, 0.001]))
+    features = {layer: torch.rand(2, 8, 11, 12) for layer in layers}
+    masks = [torch.randint(0, 3, (2, 44, 48), dtype=torch.uint8)] if name == "affinitynet" else []
+    found, state = [], torch.get_rng_state()
+    for in_16_bits in (False, True):
+        torch.set_rng_state(state)
+        module.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_16_bits):
+            loss = losses[0](module, features, *masks, torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+        loss.backward()
+        assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
+        found.append(loss.item())
+    assert found[0] == pytest.approx(found[1], rel=0.02)
+
+
+def test_tags_begin_at_their_share():
     data = SimpleNamespace(samples=[SimpleNamespace(labels=(1,)), SimpleNamespace(labels=())], classes=("a", "b"))
     start = prior(SimpleNamespace(data=data, classifier=SimpleNamespace(head=nn.Linear(1, 1))))
     torch.testing.assert_close(start.sigmoid(), torch.tensor([0.5, 0.001]))
-    loss = tag_loss(torch.zeros(1, 2, 3, 3), torch.tensor([[1.0, 0.0]]), start)
+    loss = tag_loss(torch.zeros(1, 2, 3, 3) + start[:, None, None], torch.tensor([[1.0, 0.0]]))
     assert float(loss) == pytest.approx((math.log(2) - math.log(0.999)) / 2, rel=1e-4)
 
 
@@ -275,6 +324,15 @@ def test_methods_that_learn_need_whole_photos(command, shapes_folder, recipe_fil
     assert not (tmp_path / "out").exists()
 
 
+def test_dcsm_looks_at_stages_of_strides_4_8_and_16():
+    layers = load_method("dcsm").layers(load_recipe("balanced"))
+    assert layers == ["blocks.1", "blocks.2", "blocks.4"]
+    maps = Backbone("tf_efficientnet_lite0", layers, weights="random")(torch.zeros(1, 3, 64, 64))
+    assert [64 // maps[layer].shape[3] for layer in layers] == [4, 8, 16]
+
+
 def test_dcsm_of_a_transformer_is_refused():
-    assert "convolutional" in load_method("dcsm").refusal(SimpleNamespace(is_transformer=True, name="vit"))
+    assert "convolutional" in load_method("dcsm").refusal(
+        SimpleNamespace(is_transformer=True, name="vit_tiny_patch16_224")
+    )
     assert not load_method("dcsm").refusal(Backbone("test_resnet", weights="random"))

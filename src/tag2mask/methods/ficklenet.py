@@ -99,7 +99,7 @@ class FickleNet(Cam):
         (layer,) = lesson.classifier.backbone.layers
 
         def loss(model: Any, features: Features, labels: Tensor) -> Tensor:
-            return tag_loss(model(features[layer]), labels, model.bias)
+            return tag_loss(model(features[layer]) + model.bias[:, None, None], labels)
 
         module.bias.data.copy_(prior(lesson))
         learn_on_features(module, lesson, loss)

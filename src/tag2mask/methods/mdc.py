@@ -1,7 +1,8 @@
 r"""MDC (Wei et al. 2018): a classifier that looks with several dilations, whose class activation maps are averaged.
 
 Published and kept: four blocks, one convolution of 3 x 3 each with dilations 1, 3, 6 and 9 on the last stage, each with
-a global average pooling and a classification loss of its own; $H = H_0 + \frac{1}{n_d} \sum_i H_i$.
+a global average pooling and a classification loss of its own; $H = H_0 + \frac{1}{n_d} \sum_i H_i$. A map has the
+bias of its block, so that its mean is the class score (as in SeeNet; the paper does not say).
 
 Replaced: VGG16, fine-tuned, by the recipe's frozen backbone, so that the blocks (64 channels, not 512) alone learn;
 the background of a saliency detector by the shared rule, ``proxy.cam_thresholds``. Its online training of the
@@ -40,10 +41,8 @@ class DilatedBlocks(nn.Module):
         super().__init__()
         self.narrow = narrowed(channels, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(seeing(width, width, dilation=rate), nn.Conv2d(width, classes, 1, bias=False))
-            for rate in rates
+            nn.Sequential(seeing(width, width, dilation=rate), nn.Conv2d(width, classes, 1)) for rate in rates
         )
-        self.bias = nn.Parameter(torch.zeros(len(rates), classes))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the class activation maps of each block, R x N x C x h x w, of a map, N x D x h x w."""
@@ -82,10 +81,10 @@ class Mdc(Cam):
         (layer,) = lesson.classifier.backbone.layers
 
         def loss(model: Any, features: Features, labels: Tensor) -> Tensor:
-            seen = zip(model(features[layer]), model.bias, strict=True)
-            return torch.stack([tag_loss(maps, labels, bias) for maps, bias in seen]).sum()
+            return torch.stack([tag_loss(maps, labels) for maps in model(features[layer])]).sum()
 
-        module.bias.data.copy_(prior(lesson))
+        for block in module.blocks:
+            block[1].bias.data.copy_(prior(lesson))
         learn_on_features(module, lesson, loss)
 
     def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:

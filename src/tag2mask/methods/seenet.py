@@ -1,11 +1,12 @@
 r"""SeeNet (Hou et al. 2018): a second branch looks where the first has not, and a third keeps it off the background.
 
 Published and kept: branch A finds attention $M_A$; branch B sees features times a ternary mask, 0 where
-$M_A > \delta_h = 0.7$ of its maximum, -1 where $M_A < \delta_l = 0.05$, 1 between (C-ReLU); branch C sees
-those where $M_B < (\delta_h + \delta_l) / 2$, and has to tell no class; the larger of A's and B's maps counts.
+$M_A > \delta_h = 0.7$ of its maximum, -1 where $M_A < \delta_l = 0.05$, 1 between (C-ReLU); branch C, with B's weights,
+sees those where $M_B < (\delta_h + \delta_l) / 2$, and has to tell no class; the larger of A's and B's maps counts, and
+the larger of that and the mirror image's. Maps have a bias; their mean is the class score.
 
-Replaced: VGG16, fine-tuned, by the recipe's frozen backbone; so C has B's weights, as else it would teach nothing. The
-background of a saliency detector by the shared rule, ``proxy.cam_thresholds``.
+Replaced: VGG16, fine-tuned, by the recipe's frozen backbone, and the two convolutions of each branch (512 channels) by
+one (64). The background of a saliency detector by the shared rule, ``proxy.cam_thresholds``.
 """
 
 from __future__ import annotations
@@ -64,10 +65,8 @@ class SelfErasing(nn.Module):
     def __init__(self, channels: int, classes: int, width: int = 64) -> None:
         super().__init__()
         self.narrow = narrowed(channels, width)
-        self.first, self.second = (
-            nn.Sequential(seeing(width, width), nn.Conv2d(width, classes, 1, bias=False)) for _ in range(2)
-        )
-        self.bias = nn.Parameter(torch.zeros(2, classes))
+        self.first = nn.Sequential(seeing(width, width), nn.Dropout(0.5), nn.Conv2d(width, classes, 1))
+        self.second = nn.Sequential(seeing(width, width), nn.Conv2d(width, classes, 1))
 
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the class activation maps of A, B and C, N x C x h x w each.
@@ -84,7 +83,7 @@ class SelfErasing(nn.Module):
 
 
 class SeeNet(Cam):
-    """The larger of two branches' maps, each by its own maximum."""
+    """The largest of two branches' maps and those of the mirror image, each by its own maximum."""
 
     title = "SeeNet"
     learns: ClassVar[bool] = True
@@ -103,20 +102,28 @@ class SeeNet(Cam):
 
         def loss(model: Any, features: Features, labels: Tensor) -> Tensor:
             first, second, third = model(features[layer], labels)
-            (one, two), none = model.bias, torch.zeros_like(labels)
-            return tag_loss(first, labels, one) + tag_loss(second, labels, two) + tag_loss(third, none, two)
+            return tag_loss(first, labels) + tag_loss(second, labels) + tag_loss(third, torch.zeros_like(labels))
 
-        module.bias.data.copy_(prior(lesson))
+        for branch in (module.first, module.second):
+            branch[-1].bias.data.copy_(prior(lesson))
         learn_on_features(module, lesson, loss)
 
     def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Return the larger of A's and B's maps, and class activations, float N x C x h x w each."""
+        """Return the largest of A's and B's maps and those of the mirror images, and class activations.
+
+        Both are float N x C x h x w.
+        """
         with torch.inference_mode():
             features = network.backbone(images)
             activation = network.classifier.activation(features[LAST])
             present = targets_of(map(tuple, labels), activation.shape[1]).to(activation)
-            first, second, _ = network.learnt(features[network.backbone.layers[0]], present)
-            return torch.maximum(normalised_cam(first), normalised_cam(second)), activation
+            mirrored = _found(network, network.backbone(images.flip(3)), present).flip(3)
+            return torch.maximum(_found(network, features, present), mirrored), activation
+
+
+def _found(network: Network, features: Features, present: Tensor) -> Tensor:
+    first, second, _ = network.learnt(features[network.backbone.layers[0]], present)
+    return torch.maximum(normalised_cam(first), normalised_cam(second))
 
 
 METHOD = SeeNet()

@@ -70,7 +70,7 @@ def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path
         if kept is not None:
             return loss(model, dict(zip(layers, given, strict=False)), *given[len(layers) :])
         with torch.no_grad():
-            maps = backbone(given[0])
+            maps = {layer: one.float() for layer, one in backbone(given[0]).items()}  # as they are kept on a CPU
         return loss(model, maps, *given[1:])
 
     kept = None
@@ -91,17 +91,14 @@ def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path
         )  # fmt: skip
 
 
-def tag_loss(maps: Tensor, labels: Tensor, bias: Tensor) -> Tensor:
-    """Return binary cross-entropy of labels and the means of class maps, to which a bias is added.
-
-    The maps have no bias, as class activation maps have none: what is positive speaks for the class.
+def tag_loss(maps: Tensor, labels: Tensor) -> Tensor:
+    """Return binary cross-entropy of labels and the means of class maps.
 
     Args:
-        maps: float N x C x h x w.
+        maps: float N x C x h x w, with their bias.
         labels: float N x C of zeros and ones.
-        bias: float C.
     """
-    return functional.binary_cross_entropy_with_logits(maps.float().mean((2, 3)) + bias, labels)
+    return functional.binary_cross_entropy_with_logits(maps.float().mean((2, 3)), labels)
 
 
 def prior(lesson: Lesson) -> Tensor:
