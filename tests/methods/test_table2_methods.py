@@ -260,11 +260,23 @@ def test_labels_are_sure_where_the_map_is_high_or_low():
     assert found[12, [3, 12, 20]].tolist() == [0, 255, 7]
 
 
-def test_background_and_class_are_even_at_the_shared_share():
-    even = 0.2
-    power = math.log(even) / math.log(1 - even)
-    at_even = with_background(torch.tensor([[[even]]]), power).flatten()
-    torch.testing.assert_close(at_even[0], at_even[1])
+def test_affinitynets_share_is_the_shared_one_where_class_and_background_are_even(monkeypatch):
+    monkeypatch.setattr("tag2mask.methods.affinitynet.walk", lambda maps, _: maps)
+
+    def backbone(images):
+        return {"fine": images, LAST: images}
+
+    backbone.layers = ["fine"]
+    even = 0.12283
+    assert (1 - even) ** 16 == pytest.approx(even, abs=2e-4)
+    images = torch.tensor([[1.0, even, 0.1, 0.2, 0.0]])[None, None]
+    classifier = SimpleNamespace(activation=lambda last: last)
+    network = Network(
+        classifier, backbone, [], load_recipe("fast", ["proxy.cam_thresholds=[0.3, 0.3]"]), lambda m: m[0]
+    )
+    (found,) = load_method("affinitynet").see(network, images, [[1]])[0].flatten(1)
+    assert found[1].item() == pytest.approx(0.3, abs=1e-3)
+    assert (found > 0.3).tolist()[::2] + (found > 0.3).tolist()[3:4] == [True, False, False, True]
 
 
 @pytest.fixture

@@ -2,17 +2,15 @@ r"""AffinityNet (Ahn and Kwak 2018): class activation maps spread by a random wa
 
 Published and kept: CAM with background $M_{bg} = (1 - \max_c M_c)^\alpha$; sure labels where it finds
 a class with $\alpha$ = 4, and background with $\alpha$ = 24, both after a CRF; affinities from pairs of sure labels and
-the walk, in `tag2mask.training.affinity`, radius 5, $\beta$ = 8, t = 256.
+the walk, in `tag2mask.training.affinity`, radius 5, $\beta$ = 8, t = 256, $\alpha$ = 16.
 
 Replaced: ResNet-38, fine-tuned twice, by the recipe's frozen backbone with a head of 32 channels on three layers
-(authors: 448); in the walk, $\alpha$ = 16 by the value at which background and a class are even at the shared rule's
-share, ``proxy.cam_thresholds``: $\alpha = \log \tau / \log (1 - \tau)$, 7.2 for 0.2 (16 is a share of 0.12); the
-CRF of the sure labels runs on the map, with the parameters of SEC.
+(authors: 448); the CRF of the sure labels runs on the map, with the parameters of SEC. Background is the paper's, which
+needs no saliency; ``proxy.cam_thresholds`` says no more than which share means that background and a class are even.
 """
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +38,8 @@ from tag2mask.training.affinity import AffinityHead, affinity_loss, walk
 from tag2mask.training.heads import Lesson, learn_on_features
 from tag2mask.training.losses import refine
 
-OF_CLASSES, OF_BACKGROUND = 4.0, 24.0
-r"""$\alpha$ with which sure positions of classes, and of background, are found."""
+OF_CLASSES, OF_BACKGROUND, OF_WALK = 4.0, 24.0, 16.0
+r"""$\alpha$ with which sure positions of classes, and of background, are found, and that of the walk."""
 
 
 def with_background(maps: Tensor, power: float) -> Tensor:
@@ -105,7 +103,6 @@ class AffinityNet(Cam):
     def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return the classes' shares after the walk, and class activations, float N x C x h x w each."""
         even = network.recipe.proxy.cam_thresholds[1]
-        power = math.log(even) / math.log(1 - even)
         with torch.inference_mode():
             features = network.backbone(images)
             activation = network.classifier.activation(features[LAST])
@@ -115,7 +112,7 @@ class AffinityNet(Cam):
             for row, present in enumerate(labels):
                 columns = [label - 1 for label in present]
                 if columns:
-                    background, *rest = walk(with_background(maps[row, columns], power), alike[row])
+                    background, *rest = walk(with_background(maps[row, columns], OF_WALK), alike[row])
                     classes = torch.stack(rest)
                     scores[row, columns] = classes / (classes + background * (1 - even) / even).clamp_min(1e-12)
             return scores, activation

@@ -30,8 +30,8 @@ CITED_ALONE = (
 SAME = (
     "Ours: one classifier, backbone, segmenter and data set for all; no saliency detector. Background is where no tag "
     "reaches the same share of its maximum in the photo (proxy.cam_thresholds); for ddt and patterns where "
-    "no score is positive; emadapt learns it. Published figures are of other networks, of 10,582 photos and, where "
-    "marked, of a saliency detector."
+    "no score is positive; emadapt learns it, affinitynet has its own. Published figures are of other networks, of "
+    "10,582 photos and, where marked, of a saliency detector."
 )
 
 
