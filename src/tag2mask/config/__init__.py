@@ -11,6 +11,7 @@ from tag2mask.config.recipe import (
     RefineConfig,
     SegmenterConfig,
     TilesConfig,
+    ViewConfig,
 )
 from tag2mask.config.settings import (
     Settings,
@@ -37,6 +38,7 @@ __all__ = [
     "SegmenterConfig",
     "Settings",
     "TilesConfig",
+    "ViewConfig",
     "apply_settings",
     "load_recipe",
     "parse_recipe",

@@ -91,6 +91,18 @@ class ClassifierConfig(_Part):
     holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.1
 
 
+class ViewConfig(_Part):
+    """Another view of the photos, with class patterns of its own; the scores of all views are averaged.
+
+    Attributes:
+        backbone: null for the recipe's own.
+        size: side of the square input in pixels; null for that of the first view.
+    """
+
+    backbone: BackboneConfig | None = None
+    size: Side | None = None
+
+
 class PatternsConfig(_Part):
     """The class patterns (Eqs. 1 and 2 of the paper).
 
@@ -107,6 +119,7 @@ class PatternsConfig(_Part):
             against those without it: this share of the latter's mean variance is added to each of their variances
             (paper: 0, no such candidates). They find what is small, or what all photos but those of the class lack.
         flip: classes whose patterns are turned round, because their masks were found to be of the background.
+        views: further views of the photos, by another backbone or at another size (paper: none).
     """
 
     layers: Annotated[list[str], Field(min_length=1)] = ["C41"]
@@ -118,6 +131,7 @@ class PatternsConfig(_Part):
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
     whitening: Annotated[float, Field(ge=0, le=1000)] = 0.0
     flip: list[str] = []
+    views: Annotated[list[ViewConfig], Field(max_length=10)] = []
 
     @field_validator("layer_weights")
     @classmethod

@@ -26,8 +26,8 @@ Features: TypeAlias = dict[str, Tensor]
 PUBLISHED = (
     "proxy.threshold=0", "proxy.peak_share=0", "proxy.share_per_skew=0", "proxy.cam_weight=0",
     "proxy.activation_weight=0",
-    "patterns.contrast=0", "patterns.whitening=0", "patterns.layer_weights=[]", "segmenter.tag_weight=0",
-    "segmenter.method=plain", "inference.background_weight=1",
+    "patterns.contrast=0", "patterns.whitening=0", "patterns.layer_weights=[]", "patterns.views=[]",
+    "segmenter.tag_weight=0", "segmenter.method=plain", "inference.background_weight=1",
 )  # fmt: skip
 """Settings without which a recipe would add to a published method what is ours."""
 
@@ -35,7 +35,7 @@ OF_PATTERNS = ("patterns.layers", "patterns.images_per_class", "patterns.compone
 """Parameters that `discover` reads."""
 
 SOME_READ = (
-    *OF_PATTERNS, "patterns.whitening", "patterns.flip", "patterns.layer_weights", "proxy.threshold",
+    *OF_PATTERNS, "patterns.whitening", "patterns.flip", "patterns.layer_weights", "patterns.views", "proxy.threshold",
     "proxy.peak_share", "proxy.share_per_skew", "proxy.cam_weight", "proxy.activation_weight", "proxy.cam_thresholds",
 )  # fmt: skip
 """Parameters that some methods read and others do not; every method reads the rest."""

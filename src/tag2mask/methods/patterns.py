@@ -16,8 +16,8 @@ class Patterns(Method):
     title = "class patterns"
     many_layers = True
     options = (
-        *OF_PATTERNS, "patterns.whitening", "patterns.flip", "patterns.layer_weights", "proxy.threshold",
-        "proxy.peak_share", "proxy.share_per_skew", "proxy.cam_weight", "proxy.activation_weight",
+        *OF_PATTERNS, "patterns.whitening", "patterns.flip", "patterns.layer_weights", "patterns.views",
+        "proxy.threshold", "proxy.peak_share", "proxy.share_per_skew", "proxy.cam_weight", "proxy.activation_weight",
     )  # fmt: skip
 
     def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:

@@ -26,7 +26,7 @@ from tag2mask.networks.speed import folded_backbone
 from tag2mask.patterns import ClassPatterns
 from tag2mask.progress import duration, track
 from tag2mask.proxy import assign, beyond_peak_share, score_probabilities, settle
-from tag2mask.resize import resize_part
+from tag2mask.resize import resize_like, resize_part
 from tag2mask.runs.choices import Evidence, add_photo, as_offsets, chosen
 from tag2mask.runs.corrected import corrected_mask
 from tag2mask.runs.folder import Run, check_classes
@@ -48,9 +48,9 @@ _TOGETHER = 8
 def estimate(run: Run) -> None:
     """Write the training photos' proxy masks (Algorithm 1) to ``proxy/``; corrected masks stand there as they are."""
     method, recipe, corrections = load_method(run.recipe.proxy.method), run.recipe, run.corrections
-    network = load_network(run)
+    networks = [load_network(view) for view in run.views]
     prepare_crf(recipe.proxy.crf != CrfUse.NONE)
-    choices = choose(run, network) if corrections.masks else {}
+    choices = choose(run, networks) if corrections.masks else {}
     shifts = as_offsets(choices, run.train.classes)
 
     def write(job: Job) -> None:
@@ -63,17 +63,17 @@ def estimate(run: Run) -> None:
         if sample.name in corrections.masks:
             write_mask(run.out / "proxy" / f"{sample.name}.png", corrected_mask(sample, corrections, len(shifts)))
     todo = [sample for sample in todo if sample.name not in corrections.masks]
-    for _ in track(map_ahead(write, _looks(run, network, todo)), len(todo), "proxy masks"):
+    for _ in track(map_ahead(write, _looks(run, networks, todo)), len(todo), "proxy masks"):
         pass
 
 
-def choose(run: Run, network: Network) -> dict[str, dict[str, float]]:
+def choose(run: Run, networks: Sequence[Network]) -> dict[str, dict[str, float]]:
     """Return, and record as ``corrections``, what the corrected masks choose for each class."""
     how, corrections, classes = run.recipe.refine, run.corrections, run.train.classes
     spread = how.spread * (SHARES if load_method(run.recipe.proxy.method).in_shares else 1)
     evidence = {label: Evidence() for label in range(1, len(classes) + 1)}
     samples = [sample for sample in run.train.samples if sample.name in corrections.masks and sample.labels]
-    looks = _looks(run, network, samples)
+    looks = _looks(run, networks, samples)
     for sample, _, scores, activation in track(looks, len(samples), "corrected photos"):
         tagged = tagged_scores(scores, sample.labels, run.recipe, activation)
         mask = corrected_mask(sample, corrections, len(classes))
@@ -83,19 +83,29 @@ def choose(run: Run, network: Network) -> dict[str, dict[str, float]]:
     return choices
 
 
-def _looks(run: Run, network: Network, samples: Sequence[Sample]) -> Iterator[Job]:
-    """Yield photos with their scores and class activations."""
+def _looks(run: Run, networks: Sequence[Network], samples: Sequence[Sample]) -> Iterator[Job]:
+    """Yield photos with their scores and class activations, those of several views averaged."""
     method, recipe = load_method(run.recipe.proxy.method), run.recipe
     photos = read_ahead(samples, recipe.workers, run.strict)
     for sample, photo in photos if recipe.tiles else ():
-        scores, activation = look_at_tiles(network, method, photo, sample.labels)
-        yield sample, photo, scores.cpu().numpy(), activation.cpu().numpy()
+        views = [look_at_tiles(network, method, photo, sample.labels) for network in networks]
+        scores, activation = (_mean([one[None] for one in maps])[0].cpu().numpy() for maps in zip(*views, strict=True))
+        yield sample, photo, scores, activation
     while chunk := list(islice(photos, _TOGETHER)):
         labels = [sample.labels for sample, _ in chunk]
-        squares = torch.stack([as_tensor(square(photo, recipe.patterns.size)) for _, photo in chunk])
-        found = method.look(network, squares.to(run.device), labels)
-        for (sample, photo), *maps in zip(chunk, *(one.cpu().numpy() for one in found), strict=True):
+        views = []
+        for network in networks:
+            squares = torch.stack([as_tensor(square(photo, network.recipe.patterns.size)) for _, photo in chunk])
+            views.append(method.look(network, squares.to(run.device), labels))
+        found = [_mean(maps).cpu().numpy() for maps in zip(*views, strict=True)]
+        for (sample, photo), *maps in zip(chunk, *found, strict=True):
             yield sample, photo, *maps
+
+
+def _mean(maps: Sequence[Tensor]) -> Tensor:
+    """Return the mean of maps, float N x C x h x w each, at the size of the finest."""
+    finest = max(maps, key=lambda one: one.shape[-1])
+    return torch.stack([resize_like(one, finest) for one in maps]).mean(0) if len(maps) > 1 else finest
 
 
 def look_at_tiles(

@@ -19,8 +19,9 @@ def check_networks(recipe: Recipe) -> None:
     how, method = recipe.patterns, load_method(recipe.proxy.method)
     if method.learns and recipe.tiles is not None:
         raise RecipeError(f"{recipe.proxy.method} learns from whole photos; set tiles=null, or another method")
+    views = [view.backbone for view in how.views if view.backbone]
     for part, layers, stride, train_from in (
-        (recipe.backbone, how.layers, how.output_stride, recipe.classifier.train_from),
+        *((one, how.layers, how.output_stride, recipe.classifier.train_from) for one in (recipe.backbone, *views)),
         (recipe.segmenter.backbone or recipe.backbone, (), recipe.segmenter.output_stride, recipe.segmenter.train_from),
     ):
         backbone = Backbone(part.name, layers, output_stride=stride, weights=part.weights)

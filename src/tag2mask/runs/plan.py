@@ -68,10 +68,11 @@ def estimate_seconds(run: Run) -> float:
     seen = (
         tiled * forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * bool(recipe.inference.crf)
     )
+    views = 1 + sum((view.size or side) ** 2 / side**2 for view in recipe.patterns.views)  # as if by one backbone
     costs = {
         "classify": classifying * train * (pooled * forward * recipe.classifier.size**2 + read),
-        "discover": train * (tiled * forward * side**2 + read),
-        "estimate": train * (tiled * forward * side**2 + read + crf * (recipe.proxy.crf != CrfUse.NONE)),
+        "discover": train * views * (tiled * forward * side**2 + read),
+        "estimate": train * (views * tiled * forward * side**2 + read + crf * (recipe.proxy.crf != CrfUse.NONE)),
         "segment": training,
         "retrain": recipe.segmenter.retrain * (training + train * seen),
         "refine": train * seen + 4 * max(recipe.refine.shows, EPOCHS * len(run.corrections.masks)) * read,

@@ -46,7 +46,9 @@ def _found(run: Run) -> Sequence[Path]:
     """Return the files of what the method finds or learns."""
     if _method(run).learns:
         return [learnt_file(run)]
-    return sorted({*run.patterns_files, *run.out.glob("patterns-*.safetensors")})
+    return sorted(
+        {file for view in run.views for file in (*view.patterns_files, *view.out.glob("patterns-*.safetensors"))}
+    )
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ STAGES: dict[str, Stage] = {
             StageName.CLASSIFY,
             "Train a classifier to recognise the tags.",
             classify,
-            files=lambda run: [run.classifier_file],
-            checkpoints=lambda run: [checkpoint_of(run.classifier_file)],
+            files=lambda run: [view.classifier_file for view in run.views],
+            checkpoints=lambda run: [checkpoint_of(view.classifier_file) for view in run.views],
             metrics=("classifier",),
         ),
         Stage(

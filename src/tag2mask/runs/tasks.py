@@ -11,7 +11,7 @@ import torch
 
 from tag2mask.data import Sample, read_mask
 from tag2mask.data.loading import read_ahead
-from tag2mask.distributed import barrier, is_main
+from tag2mask.distributed import barrier, is_main, of_main
 from tag2mask.errors import RunError
 from tag2mask.inference import predict_masks
 from tag2mask.methods import load_method
@@ -36,7 +36,14 @@ log = logging.getLogger("tag2mask")
 
 
 def classify(run: Run) -> None:
-    """Train the classifier and measure its mean average precision on held-out photos; one that is there is measured."""
+    """Train the classifier of each view that has one of its own."""
+    for view in run.views:
+        if view.shares is None:
+            _classify(view)
+
+
+def _classify(run: Run) -> None:
+    """Train a classifier and measure its mean average precision on held-out photos; one that is there is measured."""
     fitted, held_out = _hold_out(run)
     there = run.classifier_file.exists()
     classifier = Classifier.load(run.classifier_file).to(run.device) if there else _train_classifier(run, fitted)
@@ -76,19 +83,24 @@ def find_patterns(run: Run) -> None:
         learn(run)
         run.record("patterns", {})  # it ends the stage; there are no signs
         return
-    files = run.patterns_files
-    there = all(file.exists() for file in files)
-    layers = load_method(run.recipe.proxy.method).layers(run.recipe)
-    patterns = [ClassPatterns.load(file) for file in files] if there else fit_patterns(run, layers)
-    about = patterns[0].about()
-    for fitted in patterns[1:]:
-        for name, other in fitted.about().items():
-            about[name]["confidence"] = min(about[name]["confidence"], other["confidence"])
-    run.record("patterns", about)
-    if is_main() and not there:
+    first, *others = [fitted.about() for view in run.views for fitted in _patterns_of(view)]
+    for about in others:
+        for name, other in about.items():
+            first[name]["confidence"] = min(first[name]["confidence"], other["confidence"])
+    run.record("patterns", first)
+    say_doubts(run)
+
+
+def _patterns_of(run: Run) -> list[ClassPatterns]:
+    """Return the class patterns of one view, which are found and saved if they are not there."""
+    files, layers = run.patterns_files, load_method(run.recipe.proxy.method).layers(run.recipe)
+    if of_main(all(file.exists() for file in files)):
+        return [ClassPatterns.load(file) for file in files]
+    patterns = fit_patterns(run, layers)
+    if is_main():
         for fitted, file in zip(patterns, files, strict=True):
             fitted.save(file)
-    say_doubts(run)
+    return patterns
 
 
 def say_doubts(run: Run) -> None:

