@@ -13,10 +13,11 @@ from tag2mask.config import load_recipe
 from tag2mask.data.loading import as_tensor, square
 from tag2mask.methods import load_method
 from tag2mask.runs import estimate, tasks
+from tag2mask.runs import plan as planning
 from tag2mask.runs.folder import Source, open_run, read_metrics, resume_run
 from tag2mask.runs.stages import redo_stage, run_stages, stages_to_do
 
-VIEWS = "patterns.views=[{size: 96}, {backbone: {name: resnet10t, weights: random}}]"
+VIEWS = "patterns.views=[{size: 128}, {backbone: {name: resnet10t, weights: random}}]"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_scores_are_the_mean_of_the_views(seen):
     networks = [estimate.load_network(view) for view in seen.views]
     [(_, photo, scores, activation)] = estimate._looks(seen, networks, [sample])
     method, alone = load_method("patterns"), []
-    for size, network in zip((seen.recipe.patterns.size, 96, seen.recipe.patterns.size), networks, strict=True):
+    for size, network in zip((seen.recipe.patterns.size, 128, seen.recipe.patterns.size), networks, strict=True):
         image = as_tensor(square(photo, size))[None]
         alone.append(method.look(network, image, [sample.labels]))
     finest = max((one for one, _ in alone), key=lambda one: one.shape[-1]).shape[-2:]
@@ -73,6 +74,10 @@ def test_what_is_there_stays_and_what_is_missing_is_found(seen, tmp_path):
     redo_stage(resume_run(seen.out), "discover")
     changed = [one for one in before if one.stat().st_mtime_ns != before[one]]
     assert sorted(one.name for one in changed) == ["patterns.safetensors"] * 3
+
+
+def test_the_plan_names_the_views(seen):
+    assert "first masks also from views by test_resnet at 128 px, resnet10t at 96 px" in planning.plan(seen)
 
 
 def test_views_by_tiles(shapes_folder, recipe_file, tmp_path):

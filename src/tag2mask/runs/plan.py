@@ -32,6 +32,9 @@ def plan(run: Run) -> str:
         lines.append(f"evaluation: {len(run.evaluation)} photos of {run.source.eval_split}")
         lines += run.evaluation.remarks
     lines.append(f"recipe {run.recipe.name}, backbone {run.recipe.backbone.name}, on {run.device}")
+    if others := run.views[1:]:
+        seen = (f"{view.recipe.backbone.name} at {view.recipe.patterns.size} px" for view in others)
+        lines.append(f"first masks also from views by {', '.join(seen)}")
     if how := run.recipe.tiles:
         count = tiles_per_photo(run.train, how)
         lines.append(f"tiles: {how.side} px, overlapping by {how.overlap} or more, {count:.0f} per photo on average")
