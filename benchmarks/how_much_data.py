@@ -1,7 +1,7 @@
 """How much data a recipe needs: scores by the number of tagged photos a class.
 
     python benchmarks/how_much_data.py plain leafspots --out data --json data.json
-    python benchmarks/how_much_data.py SCENES --per-class 5 20 --seeds 0 1 2 --out data
+    python benchmarks/how_much_data.py SCENES --per-class 5 20 --seeds 0 1 2 --out data --figure curve.png
 
 DATA is a kind that `tag2mask demo --kind` draws, or a folder with train.txt and val.txt. From the photos of train, in
 an order drawn by --seeds, a photo is taken while one of its classes has fewer than so many (of those without any class,
@@ -17,10 +17,13 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 from domains import arguments, source_of
+from matplotlib.figure import Figure
 
 from tag2mask.config import load_recipe
 from tag2mask.data import Sample, load
@@ -40,6 +43,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the order and of the run, a run each")
     parser.add_argument("--count", type=int, default=450, help="photos of a generated kind, a third of them for val")
+    parser.add_argument("--figure", type=Path, help="draw the curves into this picture")
     args = parser.parse_args()
     args.split = args.train
     rows: list[dict[str, Any]] = []
@@ -50,6 +54,8 @@ def main() -> None:
                 if args.json:
                     write_text(args.json, json.dumps(rows, indent=1) + "\n")
     print_table(rows)
+    if args.figure:
+        draw(rows, args.figure)
 
 
 def do(data: str, each: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -90,6 +96,27 @@ def take(samples: tuple[Sample, ...], each: int, seed: int) -> list[str]:
             seen.update(wanted)
             kept.add(sample.name)
     return [sample.name for sample in samples if sample.name in kept]
+
+
+def draw(rows: list[dict[str, Any]], file: Path) -> None:
+    """Draw mIoU of predictions and of proxy masks by the number of photos that half of the classes have at least."""
+    figure = Figure((6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for number, data in enumerate(dict.fromkeys(row["data"] for row in rows)):
+        mine = sorted((median(row["classes"].values()), row) for row in rows if row["data"] == data)
+        for part, style in (("prediction", "-"), ("proxy", ":")):
+            scores = [row[part]["miou"] for _, row in mine]
+            named = {"prediction": "new photos", "proxy": "first masks"}[part]
+            axes.plot([each for each, _ in mine], scores, f"o{style}", color=f"C{number}", label=f"{data}, {named}")
+    axes.set_xscale("log")
+    axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"], minor=False)
+    axes.minorticks_off()
+    axes.set_xlabel("photos a class (median)")
+    axes.set_ylabel("mIoU, %")
+    axes.set_ylim(0, 100)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small")
+    figure.savefig(file, dpi=150)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
