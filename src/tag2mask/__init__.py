@@ -2,7 +2,7 @@
 
     import tag2mask as t2m
     data = t2m.load("photos/", labels="tags.csv")
-    result = t2m.run(data, out="runs/mine", recipe="fast")
+    result = t2m.run(data, out="runs/mine")
     mask = t2m.load_segmenter("runs/mine").predict("photo.jpg")
 
 Names are imported when first used, so that ``tag2mask.crf`` alone does not wait for torch.

@@ -66,7 +66,7 @@ class Result:
 def run(
     data: ImageSet | str | Path,
     out: str | Path,
-    recipe: str | Path | Recipe = "fast",
+    recipe: str | Path | Recipe = "auto",
     *,
     labels: str | Path | None = None,
     split: str | Path | None = None,

@@ -23,7 +23,7 @@ def run(
     eval_split: Annotated[
         str | None, typer.Option(help="List of photos to predict and score (default: the training photos).")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="Name or YAML file of a recipe.", autocompletion=recipe_names)] = "fast",
+    recipe: Annotated[str, typer.Option(help="Name or YAML file of a recipe.", autocompletion=recipe_names)] = "auto",
     method: Annotated[
         str | None,
         typer.Option(help=f"Method to use instead: {', '.join(method_names())}.", autocompletion=method_names),
