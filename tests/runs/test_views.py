@@ -16,6 +16,7 @@ from tag2mask.runs import estimate, tasks
 from tag2mask.runs import plan as planning
 from tag2mask.runs.folder import Source, open_run, read_metrics, resume_run
 from tag2mask.runs.stages import redo_stage, run_stages, stages_to_do
+from tag2mask.runs.views import views_of
 
 VIEWS = "patterns.views=[{size: 128}, {backbone: {name: resnet10t, weights: random}}]"
 
@@ -32,7 +33,7 @@ def seen(shapes_folder, recipe_file, tmp_path_factory):
 
 def test_scores_are_the_mean_of_the_views(seen):
     sample = next(sample for sample in seen.train.samples if len(sample.labels) == 2)
-    networks = [estimate.load_network(view) for view in seen.views]
+    networks = [estimate.load_network(view) for view in views_of(seen)]
     [(_, photo, scores, activation)] = estimate._looks(seen, networks, [sample])
     method, alone = load_method("patterns"), []
     for size, network in zip((seen.recipe.patterns.size, 128, seen.recipe.patterns.size), networks, strict=True):
@@ -56,7 +57,7 @@ def test_a_view_of_the_same_backbone_shares_its_classifier(seen):
 
 
 def test_the_lowest_confidence_of_all_views_counts(seen):
-    found = [tasks._patterns_of(view)[0].about() for view in seen.views]
+    found = [tasks._patterns_of(view)[0].about() for view in views_of(seen)]
     for name, about in read_metrics(seen.out)["patterns"].items():
         assert about["confidence"] == min(one[name]["confidence"] for one in found)
 
@@ -89,7 +90,7 @@ def test_views_by_tiles(shapes_folder, recipe_file, tmp_path):
 
 def test_a_published_method_has_one_view(shapes_folder, recipe_file, tmp_path):
     run = open_run(tmp_path / "run", Source.of(shapes_folder), load_recipe(recipe_file, [VIEWS, "proxy.method=cam"]))
-    assert run.views == [run]
+    assert views_of(run) == [run]
 
 
 def test_a_view_of_an_unknown_backbone_is_refused(shapes_folder, recipe_file, tmp_path, command):

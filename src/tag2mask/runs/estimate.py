@@ -31,6 +31,7 @@ from tag2mask.runs.choices import Evidence, add_photo, as_offsets, chosen
 from tag2mask.runs.corrected import corrected_mask
 from tag2mask.runs.folder import Run, check_classes
 from tag2mask.runs.learnt import load_learnt
+from tag2mask.runs.views import views_of
 from tag2mask.threads import map_ahead
 from tag2mask.tiles import tiles_of
 
@@ -48,7 +49,7 @@ _TOGETHER = 8
 def estimate(run: Run) -> None:
     """Write the training photos' proxy masks (Algorithm 1) to ``proxy/``; corrected masks stand there as they are."""
     method, recipe, corrections = load_method(run.recipe.proxy.method), run.recipe, run.corrections
-    networks = [load_network(view) for view in run.views]
+    networks = [load_network(view) for view in views_of(run)]
     prepare_crf(recipe.proxy.crf != CrfUse.NONE)
     choices = choose(run, networks) if corrections.masks else {}
     shifts = as_offsets(choices, run.train.classes)

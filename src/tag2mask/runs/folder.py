@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from typing import Any, cast
 import torch
 import yaml
 
-from tag2mask.config import Recipe, ViewConfig, parse_recipe, read_yaml, values_of, with_values
+from tag2mask.config import Recipe, parse_recipe, read_yaml, values_of, with_values
 from tag2mask.data import ImageSet, check_not_empty, check_photo_sizes, check_truth, keep_truth, load, trainable
 from tag2mask.distributed import barrier, device, is_main
 from tag2mask.errors import DataError, RunError
@@ -133,20 +132,6 @@ class Run:
     def classifier_file(self) -> Path:
         """The trained classifier."""
         return (self.shares or self.out) / "classifier.safetensors"
-
-    @property
-    def views(self) -> list[Run]:
-        """The run itself, then one for each further view of the photos, in a folder of its own (`patterns.views`)."""
-        found = [self]
-        if "patterns.views" not in load_method(self.recipe.proxy.method).options:
-            return found
-        for number, view in enumerate(self.recipe.patterns.views, 2):
-            _ = self.train  # which all share
-            other = copy(self)
-            other.out, other.recipe = self.out / f"view-{number}", of_view(self.recipe, view)
-            other.shares = self.out if other.recipe.backbone == self.recipe.backbone else None
-            found.append(other)
-        return found
 
     @property
     def patterns_files(self) -> list[Path]:
@@ -398,12 +383,6 @@ def write_config(run: Run) -> None:
 def with_flip(recipe: Recipe, classes: Sequence[str]) -> Recipe:
     """Return a recipe in which the patterns of these classes, and of no others, are turned round."""
     return recipe.model_copy(update={"patterns": recipe.patterns.model_copy(update={"flip": list(classes)})})
-
-
-def of_view(recipe: Recipe, view: ViewConfig) -> Recipe:
-    """Return the recipe by which a further view of the photos finds its patterns."""
-    how = recipe.patterns.model_copy(update={"views": [], "size": view.size or recipe.patterns.size})
-    return recipe.model_copy(update={"patterns": how, "backbone": view.backbone or recipe.backbone})
 
 
 def _settings(run: Run) -> dict[str, Any]:

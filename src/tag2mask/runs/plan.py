@@ -20,6 +20,7 @@ from tag2mask.progress import duration
 from tag2mask.runs.folder import Run
 from tag2mask.runs.refine import EPOCHS
 from tag2mask.runs.stages import stages_to_do
+from tag2mask.runs.views import views_of
 from tag2mask.threads import cores
 from tag2mask.tiles import tiles_of
 from tag2mask.training.segmenter import stays_the_same
@@ -32,7 +33,7 @@ def plan(run: Run) -> str:
         lines.append(f"evaluation: {len(run.evaluation)} photos of {run.source.eval_split}")
         lines += run.evaluation.remarks
     lines.append(f"recipe {run.recipe.name}, backbone {run.recipe.backbone.name}, on {run.device}")
-    if others := run.views[1:]:
+    if others := views_of(run)[1:]:
         seen = (f"{view.recipe.backbone.name} at {view.recipe.patterns.size} px" for view in others)
         lines.append(f"first masks also from views by {', '.join(seen)}")
     if how := run.recipe.tiles:

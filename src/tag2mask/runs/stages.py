@@ -29,6 +29,7 @@ from tag2mask.runs.learnt import learnt_file
 from tag2mask.runs.lock import locked
 from tag2mask.runs.refine import refine
 from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, report, retrain, say_doubts, segment
+from tag2mask.runs.views import views_of
 from tag2mask.scoring import Scores
 
 log = logging.getLogger("tag2mask")
@@ -47,7 +48,7 @@ def _found(run: Run) -> Sequence[Path]:
     if _method(run).learns:
         return [learnt_file(run)]
     return sorted(
-        {file for view in run.views for file in (*view.patterns_files, *view.out.glob("patterns-*.safetensors"))}
+        {file for view in views_of(run) for file in (*view.patterns_files, *view.out.glob("patterns-*.safetensors"))}
     )
 
 
@@ -109,8 +110,8 @@ STAGES: dict[str, Stage] = {
             StageName.CLASSIFY,
             "Train a classifier to recognise the tags.",
             classify,
-            files=lambda run: [view.classifier_file for view in run.views],
-            checkpoints=lambda run: [checkpoint_of(view.classifier_file) for view in run.views],
+            files=lambda run: [view.classifier_file for view in views_of(run)],
+            checkpoints=lambda run: [checkpoint_of(view.classifier_file) for view in views_of(run)],
             metrics=("classifier",),
         ),
         Stage(

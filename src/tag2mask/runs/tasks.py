@@ -27,6 +27,7 @@ from tag2mask.runs.estimate import prepare_crf
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of, read_metrics
 from tag2mask.runs.learnt import learn
 from tag2mask.runs.refine import features_of, not_corrected, put_corrected, share_masks
+from tag2mask.runs.views import views_of
 from tag2mask.scoring import score_set
 from tag2mask.segmenter import Segmenter
 from tag2mask.training.classifier import mean_precision, train_classifier
@@ -37,7 +38,7 @@ log = logging.getLogger("tag2mask")
 
 def classify(run: Run) -> None:
     """Train the classifier of each view that has one of its own."""
-    for view in run.views:
+    for view in views_of(run):
         if view.shares is None:
             _classify(view)
 
@@ -83,7 +84,7 @@ def find_patterns(run: Run) -> None:
         learn(run)
         run.record("patterns", {})  # it ends the stage; there are no signs
         return
-    first, *others = [fitted.about() for view in run.views for fitted in _patterns_of(view)]
+    first, *others = [fitted.about() for view in views_of(run) for fitted in _patterns_of(view)]
     for about in others:
         for name, other in about.items():
             first[name]["confidence"] = min(first[name]["confidence"], other["confidence"])
