@@ -42,7 +42,6 @@ STEPS = {
         "patterns.layer_weights=[2, 1, 1]",
     ],
     "contrast 0.3": ["patterns.contrast=0.3"],
-    "whitened candidates": ["patterns.whitening=1"],
     "threshold a fifth of the peak": ["proxy.peak_share=0.2"],
     "more where scores are skewed": ["proxy.share_per_skew=0.25"],
     "CAM added, weight 1.5": ["proxy.cam_weight=1.5"],

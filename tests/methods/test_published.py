@@ -25,7 +25,7 @@ PUBLISHED = {
 }
 WITHOUT_OURS = {
     "proxy": {"threshold": 0, "peak_share": 0, "share_per_skew": 0, "cam_weight": 0, "activation_weight": 0},
-    "patterns": {"contrast": 0, "whitening": 0, "layer_weights": []},
+    "patterns": {"contrast": 0, "whitening": 0, "layer_weights": [], "views": []},
     "segmenter": {"tag_weight": 0},
     "inference": {"background_weight": 1},
 }
@@ -34,7 +34,7 @@ STRANGE = {
     "proxy.cam_weight": 2, "proxy.activation_weight": 0.3,
     "proxy.cam_thresholds": [0.5, 0.6], "proxy.conflict": "ignore", "proxy.sharpness": 30, "proxy.crf": "all",
     "patterns.layers": ["C42", "C41"], "patterns.layer_weights": [3, 1], "patterns.contrast": 0.9,
-    "patterns.whitening": 2,
+    "patterns.whitening": 2, "patterns.views": [{"size": 656}],
     "segmenter.tag_weight": 2, "segmenter.method": "plain", "segmenter.crop": 0.3, "segmenter.retrain": 3,
     "inference.background_weight": 0.1,
 }  # fmt: skip
