@@ -98,16 +98,21 @@ def take(samples: tuple[Sample, ...], each: int, seed: int) -> list[str]:
     return [sample.name for sample in samples if sample.name in kept]
 
 
+def of_half(row: dict[str, Any]) -> float:
+    """Return the number of photos that half of a run's classes have at least."""
+    return float(median(row["classes"].values()))
+
+
 def draw(rows: list[dict[str, Any]], file: Path) -> None:
-    """Draw mIoU of predictions and of proxy masks by the number of photos that half of the classes have at least."""
+    """Draw mIoU of predictions and of proxy masks by the number of photos of a class (`of_half`)."""
     figure = Figure((6, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for number, data in enumerate(dict.fromkeys(row["data"] for row in rows)):
-        mine = sorted((median(row["classes"].values()), row) for row in rows if row["data"] == data)
+        mine = sorted((row for row in rows if row["data"] == data), key=of_half)
         for part, style in (("prediction", "-"), ("proxy", ":")):
-            scores = [row[part]["miou"] for _, row in mine]
+            scores = [row[part]["miou"] for row in mine]
             named = {"prediction": "new photos", "proxy": "first masks"}[part]
-            axes.plot([each for each, _ in mine], scores, f"o{style}", color=f"C{number}", label=f"{data}, {named}")
+            axes.plot([of_half(row) for row in mine], scores, f"o{style}", color=f"C{number}", label=f"{data}, {named}")
     axes.set_xscale("log")
     axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"], minor=False)
     axes.minorticks_off()

@@ -132,3 +132,8 @@ def test_a_file_that_is_no_recipe(tmp_path, content, reason):
 def test_a_recipe_cannot_be_changed_by_accident():
     with pytest.raises(ValueError, match="frozen"):
         load_recipe("fast").seed = 3
+
+
+def test_an_unknown_key_in_a_list_is_named_with_the_nearest():
+    with pytest.raises(RecipeError, match=r"unknown key 'patterns\.views\.0\.sise'.*size"):
+        load_recipe("fast", ["patterns.views=[{sise: 656}]"])

