@@ -27,6 +27,7 @@ class StageName(Name):
     PLAN = "plan"
     CLASSIFY = "classify"
     DISCOVER = "discover"
+    RELATE = "relate"
     ESTIMATE = "estimate"
     SEGMENT = "segment"
     RETRAIN = "retrain"

@@ -107,7 +107,8 @@ def test_seenet_finds_the_same_in_a_photo_and_its_mirror_image():
 
 @pytest.mark.parametrize("name", ["affinitynet", "ficklenet", "mdc", "seenet"])
 def test_heads_learn_the_same_in_16_bits_and_begin_at_the_shares_of_tags(name, monkeypatch, tmp_path):
-    method, losses, file = load_method(name), [], f"tag2mask.methods.{name}"
+    method, losses = load_method(name), []
+    file = "tag2mask.training.affinity" if name == "affinitynet" else f"tag2mask.methods.{name}"
     monkeypatch.setattr(f"{file}.learn_on_features", lambda module, lesson, loss, *masks: losses.append(loss))
     monkeypatch.setattr("tag2mask.methods.affinitynet.write_sure_labels", lambda *_: None)
     recipe = load_recipe("fast", ["backbone.name=resnet10t"])

@@ -34,7 +34,7 @@ def seen(shapes_folder, recipe_file, tmp_path_factory):
 def test_scores_are_the_mean_of_the_views(seen):
     sample = next(sample for sample in seen.train.samples if len(sample.labels) == 2)
     networks = [estimate.load_network(view) for view in views_of(seen)]
-    [(_, photo, scores, activation)] = estimate._looks(seen, networks, [sample])
+    [(_, photo, scores, activation, _)] = estimate.looks(seen, networks, [sample])
     method, alone = load_method("patterns"), []
     for size, network in zip((seen.recipe.patterns.size, 128, seen.recipe.patterns.size), networks, strict=True):
         image = as_tensor(square(photo, size))[None]

@@ -387,6 +387,7 @@ def _stage(name: str, text: str) -> None:
 _stage("plan", "Choose again what the recipe leaves to the data.")
 _stage("classify", "Train the classifier on the tags.")
 _stage("discover", "Find the class patterns.")
+_stage("relate", "Learn which neighbouring positions belong together.")
 _stage("estimate", "Write the proxy masks.")
 _stage("segment", "Train the segmenter on the proxy masks.")
 _stage("retrain", "Predict the training photos and train a new segmenter on these masks.")

@@ -142,6 +142,23 @@ class PatternsConfig(_Part):
         return weights
 
 
+class AffinityConfig(_Part):
+    """Learnt affinities (Ahn and Kwak 2018): a head on the frozen backbone learns which neighbouring positions have one
+    label in masks that are drawn by scores alone, and a random walk spreads the scores over what is alike.
+
+    Attributes:
+        epochs: of the head, over photos of ``patterns.size``.
+        learning_rate: of the head, to zero with power 0.9.
+        power: beta, to which affinities are taken; a larger one spreads scores less.
+        steps: of the walk.
+    """
+
+    epochs: Positive = 4
+    learning_rate: Rate = 3e-3
+    power: Annotated[float, Field(gt=0, le=100)] = 8.0
+    steps: Annotated[int, Field(gt=0, le=4096)] = 64
+
+
 class ProxyConfig(_Part):
     """From scores to proxy masks (Eq. 3 and Algorithm 1 of the paper).
 
@@ -158,6 +175,8 @@ class ProxyConfig(_Part):
         activation_weight: where several classes are present, standard deviations taken from the score of each for
             every logit by which its class activation is below the largest of theirs (paper: 0): the classifier's
             logits compare classes, scores in deviations of their own class hardly do.
+        affinity: learn affinities of neighbouring positions and spread the scores by them; null for neither (paper).
+            Whole photos only: with tiles there is none.
         cam_thresholds: of ``cam`` and ``gradcam``: background where no class exceeds the first share, a class
             where it exceeds the second, 255 between them.
         conflict: where several classes are present: ``ignore`` writes 255 (paper), ``strongest`` takes the
@@ -172,6 +191,7 @@ class ProxyConfig(_Part):
     share_per_skew: Rate = 0.0
     cam_weight: Rate = 0.0
     activation_weight: Rate = 0.0
+    affinity: AffinityConfig | None = None
     cam_thresholds: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.2, 0.2)
     conflict: Conflict = Conflict.IGNORE
     crf: CrfUse = CrfUse.SINGLE

@@ -27,15 +27,15 @@ from tag2mask.data import write_mask
 from tag2mask.data.decode import photo_size
 from tag2mask.data.loading import photo_batches
 from tag2mask.distributed import barrier, share
-from tag2mask.methods.base import Features, Network
+from tag2mask.methods.base import Network
 from tag2mask.methods.cam import Cam, normalised_cam
 from tag2mask.names import IGNORE
 from tag2mask.networks.backbones import LAST, pyramid_layers
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.resize import resize_like
-from tag2mask.training.affinity import AffinityHead, affinity_loss, walk
-from tag2mask.training.heads import Lesson, learn_on_features
+from tag2mask.training.affinity import AffinityHead, learn_affinities, walk
+from tag2mask.training.heads import Lesson
 from tag2mask.training.losses import refine
 
 OF_CLASSES, OF_BACKGROUND, OF_WALK = 4.0, 24.0, 16.0
@@ -90,14 +90,7 @@ class AffinityNet(Cam):
         """Train the affinities on sure labels, which are in a folder meanwhile."""
         folder = lesson.checkpoint.with_name("sure-labels")
         write_sure_labels(lesson, folder)
-        layers = lesson.classifier.backbone.layers
-
-        def loss(model: Any, features: Features, masks: Tensor, labels: Tensor) -> Tensor:
-            seen = model([features[layer] for layer in layers])
-            sure = functional.interpolate(masks[:, None].float(), seen.shape[2:], mode="nearest-exact")[:, 0]
-            return affinity_loss(seen, sure.long())
-
-        learn_on_features(module, lesson, loss, folder)
+        learn_affinities(module, lesson, folder)
         shutil.rmtree(folder, ignore_errors=True)
 
     def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -19,13 +19,14 @@ from tag2mask.networks.classifier import Classifier
 from tag2mask.patterns import ClassPatterns, discover
 from tag2mask.resize import resize_like
 from tag2mask.tiles import Stitch, Tile
+from tag2mask.training.affinity import AffinityHead
 from tag2mask.training.heads import Lesson
 
 Features: TypeAlias = dict[str, Tensor]
 
 PUBLISHED = (
     "proxy.threshold=0", "proxy.peak_share=0", "proxy.share_per_skew=0", "proxy.cam_weight=0",
-    "proxy.activation_weight=0",
+    "proxy.activation_weight=0", "proxy.affinity=null",
     "patterns.contrast=0", "patterns.whitening=0", "patterns.layer_weights=[]", "patterns.views=[]",
     "segmenter.tag_weight=0", "segmenter.method=plain", "inference.background_weight=1",
 )  # fmt: skip
@@ -36,7 +37,8 @@ OF_PATTERNS = ("patterns.layers", "patterns.images_per_class", "patterns.compone
 
 SOME_READ = (
     *OF_PATTERNS, "patterns.whitening", "patterns.flip", "patterns.layer_weights", "patterns.views", "proxy.threshold",
-    "proxy.peak_share", "proxy.share_per_skew", "proxy.cam_weight", "proxy.activation_weight", "proxy.cam_thresholds",
+    "proxy.peak_share", "proxy.share_per_skew", "proxy.cam_weight", "proxy.activation_weight", "proxy.affinity",
+    "proxy.cam_thresholds",
 )  # fmt: skip
 """Parameters that some methods read and others do not; every method reads the rest."""
 
@@ -51,6 +53,7 @@ class Network:
         patterns: one for each of the method's layers; none where the method finds none.
         recipe: every parameter.
         learnt: what the method has learnt, in evaluation mode; None where it learns nothing.
+        affinities: learnt affinities, on the last of the backbone's layers; None where scores are not spread by them.
     """
 
     classifier: Classifier
@@ -58,6 +61,23 @@ class Network:
     patterns: Sequence[ClassPatterns]
     recipe: Recipe
     learnt: Any = None
+    affinities: AffinityHead | None = None
+    _last: list[tuple[Tensor, Features]] = field(default_factory=list, compare=False)
+
+    def features(self, images: Tensor) -> Features:
+        """Return the backbone's maps; those of the last images are kept, since scores and affinities look at them."""
+        if not self._last or self._last[0][0] is not images:
+            self._last[:] = [(images, self.backbone(images))]
+        return self._last[0][1]
+
+    def alike(self, images: Tensor) -> Tensor | None:
+        """Return features whose likeness is the affinity of positions, float N x D x h x w, where they are learnt."""
+        if self.affinities is None:
+            return None
+        layers = self.backbone.layers[-self.affinities.count :]
+        with torch.inference_mode():
+            features = self.features(images)
+            return self.affinities([features[layer] for layer in layers])
 
 
 class Method(ABC):
@@ -154,7 +174,7 @@ class Method(ABC):
     def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return what `score` gives for photos or tiles, and class activations, float N x C x h x w each."""
         with torch.inference_mode():
-            features = network.backbone(images)
+            features = network.features(images)
             activation = network.classifier.activation(features[LAST])
             return self.score(features, activation, network), activation
 

@@ -18,6 +18,7 @@ class Patterns(Method):
     options = (
         *OF_PATTERNS, "patterns.whitening", "patterns.flip", "patterns.layer_weights", "patterns.views",
         "proxy.threshold", "proxy.peak_share", "proxy.share_per_skew", "proxy.cam_weight", "proxy.activation_weight",
+        "proxy.affinity",
     )  # fmt: skip
 
     def score(self, features: Features, activation: Tensor, network: Network) -> Tensor:

@@ -21,6 +21,7 @@ from tag2mask.inference import parts_of, without_mask
 from tag2mask.methods import load_method
 from tag2mask.methods.base import Method, Network
 from tag2mask.names import IGNORE, CrfUse
+from tag2mask.networks.backbones import pyramid_layers
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.patterns import ClassPatterns
@@ -30,17 +31,21 @@ from tag2mask.resize import resize_like, resize_part
 from tag2mask.runs.choices import Evidence, add_photo, as_offsets, chosen
 from tag2mask.runs.corrected import corrected_mask
 from tag2mask.runs.folder import Run, check_classes
-from tag2mask.runs.learnt import load_learnt
+from tag2mask.runs.learnt import has_affinities, load_affinities, load_learnt
 from tag2mask.runs.views import views_of
 from tag2mask.threads import map_ahead
 from tag2mask.tiles import tiles_of
+from tag2mask.training.affinity import walk
 
 log = logging.getLogger("tag2mask")
-Job: TypeAlias = tuple[Sample, NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
-"""A photo, its scores and its class activations."""
+Job: TypeAlias = tuple[Sample, NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], Tensor | None]
+"""A photo, its scores, its class activations, and features whose likeness is the affinity of positions."""
 
 SHARES = 0.2
 """What counts as a standard deviation in scores that are shares of a maximum."""
+
+LOWEST = -1.5
+"""Standard deviations below its threshold from which on a score is as low as can be, before a random walk."""
 
 _TOGETHER = 8
 """Photos that go through the network at once."""
@@ -49,14 +54,14 @@ _TOGETHER = 8
 def estimate(run: Run) -> None:
     """Write the training photos' proxy masks (Algorithm 1) to ``proxy/``; corrected masks stand there as they are."""
     method, recipe, corrections = load_method(run.recipe.proxy.method), run.recipe, run.corrections
-    networks = [load_network(view) for view in views_of(run)]
+    networks = load_networks(run)
     prepare_crf(recipe.proxy.crf != CrfUse.NONE)
     choices = choose(run, networks) if corrections.masks else {}
     shifts = as_offsets(choices, run.train.classes)
 
     def write(job: Job) -> None:
-        sample, photo, scores, activation = job
-        mask = method.finish(estimate_mask(photo, scores, sample.labels, recipe, activation, shifts))
+        sample, photo, scores, activation, alike = job
+        mask = method.finish(estimate_mask(photo, scores, sample.labels, recipe, activation, shifts, alike))
         write_mask(run.out / "proxy" / f"{sample.name}.png", mask)
 
     todo = without_mask(share(run.train.samples), run.out / "proxy")
@@ -64,7 +69,7 @@ def estimate(run: Run) -> None:
         if sample.name in corrections.masks:
             write_mask(run.out / "proxy" / f"{sample.name}.png", corrected_mask(sample, corrections, len(shifts)))
     todo = [sample for sample in todo if sample.name not in corrections.masks]
-    for _ in track(map_ahead(write, _looks(run, networks, todo)), len(todo), "proxy masks"):
+    for _ in track(map_ahead(write, looks(run, networks, todo)), len(todo), "proxy masks"):
         pass
 
 
@@ -74,9 +79,9 @@ def choose(run: Run, networks: Sequence[Network]) -> dict[str, dict[str, float]]
     spread = how.spread * (SHARES if load_method(run.recipe.proxy.method).in_shares else 1)
     evidence = {label: Evidence() for label in range(1, len(classes) + 1)}
     samples = [sample for sample in run.train.samples if sample.name in corrections.masks and sample.labels]
-    looks = _looks(run, networks, samples)
-    for sample, _, scores, activation in track(looks, len(samples), "corrected photos"):
-        tagged = tagged_scores(scores, sample.labels, run.recipe, activation)
+    seen = looks(run, networks, samples)
+    for sample, _, scores, activation, alike in track(seen, len(samples), "corrected photos"):
+        tagged = tagged_scores(scores, sample.labels, run.recipe, activation, alike=alike)
         mask = corrected_mask(sample, corrections, len(classes))
         add_photo(evidence, tagged, sample.labels, mask, spread)
     choices = chosen(evidence, classes, spread, how.temperature)
@@ -84,22 +89,25 @@ def choose(run: Run, networks: Sequence[Network]) -> dict[str, dict[str, float]]
     return choices
 
 
-def _looks(run: Run, networks: Sequence[Network], samples: Sequence[Sample]) -> Iterator[Job]:
+def looks(run: Run, networks: Sequence[Network], samples: Sequence[Sample]) -> Iterator[Job]:
     """Yield photos with their scores and class activations, those of several views averaged."""
     method, recipe = load_method(run.recipe.proxy.method), run.recipe
     photos = read_ahead(samples, recipe.workers, run.strict)
     for sample, photo in photos if recipe.tiles else ():
         views = [look_at_tiles(network, method, photo, sample.labels) for network in networks]
         scores, activation = (_mean([one[None] for one in maps])[0].cpu().numpy() for maps in zip(*views, strict=True))
-        yield sample, photo, scores, activation
+        yield sample, photo, scores, activation, None
     while chunk := list(islice(photos, _TOGETHER)):
         labels = [sample.labels for sample, _ in chunk]
-        views = []
+        views, alike = [], None
         for network in networks:
             squares = torch.stack([as_tensor(square(photo, network.recipe.patterns.size)) for _, photo in chunk])
-            views.append(method.look(network, squares.to(run.device), labels))
-        found = [_mean(maps).cpu().numpy() for maps in zip(*views, strict=True)]
-        for (sample, photo), *maps in zip(chunk, *found, strict=True):
+            squares = squares.to(run.device)
+            views.append(method.look(network, squares, labels))
+            alike = network.alike(squares) if alike is None else alike
+        scores, activations = (_mean(maps).cpu().numpy() for maps in zip(*views, strict=True))
+        likenesses = [None] * len(chunk) if alike is None else alike.float().cpu()
+        for (sample, photo), *maps in zip(chunk, scores, activations, likenesses, strict=True):
             yield sample, photo, *maps
 
 
@@ -122,8 +130,19 @@ def look_at_tiles(
     return method.look_at_tiles(network, (height, width), seen, labels)
 
 
-def load_network(run: Run) -> Network:
-    """Return what the recipe's proxy method looks at photos with, on the run's device."""
+def load_networks(run: Run, *, spread: bool = True) -> list[Network]:
+    """Return what each view looks at photos with; with ``spread`` the first has the learnt affinities, if any."""
+    first, *others = views_of(run)
+    return [load_network(first, spread and has_affinities(run)), *map(load_network, others)]
+
+
+def load_network(run: Run, spread: bool = False) -> Network:
+    """Return what the recipe's proxy method looks at photos with, on the run's device.
+
+    Args:
+        run: the run, or one of its views.
+        spread: with the learnt affinities.
+    """
     method, stride = load_method(run.recipe.proxy.method), run.recipe.patterns.output_stride
     if method.finds_patterns:
         patterns = [ClassPatterns.load(file) for file in run.patterns_files]
@@ -134,7 +153,12 @@ def load_network(run: Run) -> Network:
     check_classes(run, classifier.classes, file)
     classifier.to(run.device).requires_grad_(False)
     learnt = load_learnt(run, classifier).to(run.device) if method.learns else None
-    return Network(classifier, folded_backbone(classifier.backbone), patterns, run.recipe, learnt)
+    backbone, affinities = classifier.backbone, None
+    if spread:
+        fine = pyramid_layers(run.recipe.backbone.name)
+        backbone = Classifier.load(run.classifier_file, [*backbone.layers, *fine], stride).backbone.to(run.device)
+        affinities = load_affinities(run, [backbone.channels[layer] for layer in backbone.layers[-len(fine) :]])
+    return Network(classifier, folded_backbone(backbone), patterns, run.recipe, learnt, affinities)
 
 
 def estimate_mask(
@@ -144,6 +168,7 @@ def estimate_mask(
     recipe: Recipe,
     activation: NDArray[np.float32] | None = None,
     shifts: NDArray[np.float32] | None = None,
+    alike: Tensor | None = None,
 ) -> NDArray[np.uint8]:
     """Return a photo's proxy mask as the recipe says: Algorithm 1, then the CRF on the images it is for.
 
@@ -154,6 +179,7 @@ def estimate_mask(
         recipe: its ``proxy`` and ``crf`` are used.
         activation: float32 C x h x w, class activations in logits, for ``proxy.activation_weight``.
         shifts: float32 C, added to each class's threshold; None for none.
+        alike: float D x h' x w', features whose likeness is the affinity of positions; None for no random walk.
 
     Returns:
         uint8 H x W.
@@ -162,7 +188,7 @@ def estimate_mask(
     mask = np.zeros((height, width), np.uint8)
     if not labels:
         return mask
-    tagged = tagged_scores(scores, labels, recipe, activation, shifts) + np.float32(level(recipe))
+    tagged = tagged_scores(scores, labels, recipe, activation, shifts, alike) + np.float32(level(recipe))
     for seen, kept, inner in parts_of((height, width), recipe.tiles):
         present = resize_part(torch.from_numpy(tagged), (height, width), *seen).numpy()
         mask[kept] = _assigned(photo[seen], present, labels, recipe)[inner]
@@ -175,11 +201,12 @@ def tagged_scores(
     recipe: Recipe,
     activation: NDArray[np.float32] | None = None,
     shifts: NDArray[np.float32] | None = None,
+    alike: Tensor | None = None,
 ) -> NDArray[np.float32]:
-    """Return the scores of a photo's classes beyond their thresholds, float32 L x h x w.
+    """Return the scores of a photo's classes beyond their thresholds, float32 L x h x w, or L x h' x w' after a walk.
 
     Args:
-        scores, labels, recipe, activation, shifts: as of `estimate_mask`; there is at least one label.
+        scores, labels, recipe, activation, shifts, alike: as of `estimate_mask`; there is at least one label.
     """
     how, method = recipe.proxy, load_method(recipe.proxy.method)
     rows = [label - 1 for label in labels]
@@ -191,6 +218,9 @@ def tagged_scores(
         tagged = tagged - shifts[rows, None, None]
     if how.activation_weight and activation is not None and "proxy.activation_weight" in method.options:
         tagged = settle(tagged, activation[rows], how.activation_weight)
+    if alike is not None and how.affinity is not None:
+        fine = resize_like(torch.from_numpy(tagged)[None], alike[None])[0].clamp_min(LOWEST)
+        tagged = walk(fine, alike, power=how.affinity.power, steps=how.affinity.steps).numpy()
     return tagged
 
 

@@ -1,7 +1,8 @@
-"""What a method that learns keeps in a run folder: trained once, and read again."""
+"""What a method that learns keeps in a run folder, and learnt affinities: trained once, and read again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,17 @@ import torch
 from tag2mask.distributed import barrier, is_main
 from tag2mask.errors import WeightsError
 from tag2mask.methods import load_method
+from tag2mask.names import Schedule
+from tag2mask.networks.backbones import pyramid_layers
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of
+from tag2mask.training.affinity import AffinityHead, learn_affinities
 from tag2mask.training.heads import Lesson
 
-KIND = "what a method has learnt"
+KIND, AFFINITIES = "what a method has learnt", "learnt affinities"
+
+_TRAINING = {"batch_size": 8, "schedule": Schedule.POLY, "weight_decay": 1e-4}
 
 
 def learnt_file(run: Run) -> Path:
@@ -60,3 +66,52 @@ def load_learnt(run: Run, classifier: Classifier) -> Any:
     with refusing(file):
         load_weights(module, tensors, str(file))
     return module.eval().requires_grad_(False)
+
+
+def has_affinities(run: Run) -> bool:
+    """Return whether scores are spread by learnt affinities: the recipe has them, its method uses them, no tiles."""
+    how, method = run.recipe.proxy.affinity, load_method(run.recipe.proxy.method)
+    return how is not None and "proxy.affinity" in method.options and run.recipe.tiles is None
+
+
+def affinities_file(run: Run) -> Path:
+    """Return the file of learnt affinities."""
+    return run.out / "affinities.safetensors"
+
+
+def relate_positions(run: Run, masks: Path) -> None:
+    """Learn affinities from masks of the training photos, and write them."""
+    how, patterns, seed = run.recipe.proxy.affinity, run.recipe.patterns, run.recipe.seed
+    assert how is not None
+    layers = pyramid_layers(run.recipe.backbone.name)
+    classifier = Classifier.load(run.classifier_file, layers, patterns.output_stride)
+    classifier.to(run.device).requires_grad_(False)
+    as_a_head = {"size": patterns.size, "epochs": how.epochs, "learning_rate": how.learning_rate, **_TRAINING}
+    recipe = run.recipe.model_copy(update={"segmenter": run.recipe.segmenter.model_copy(update=as_a_head)})
+    torch.manual_seed(seed)
+    head = AffinityHead([classifier.backbone.channels[layer] for layer in classifier.backbone.layers]).to(run.device)
+    file = affinities_file(run)
+    checkpoint = checkpoint_of(file)
+    learn_affinities(head, Lesson(classifier, run.train, recipe, checkpoint, run.strict, "affinities"), masks)
+    if is_main():
+        save_tensors(file, head.state_dict(), AFFINITIES, {"classes": list(classifier.classes)})
+        checkpoint.unlink(missing_ok=True)
+    barrier()
+
+
+def load_affinities(run: Run, channels: Sequence[int]) -> AffinityHead:
+    """Return what `relate_positions` wrote, in evaluation mode.
+
+    Args:
+        run: of a recipe with affinities.
+        channels: of the layers that it looks at.
+
+    Raises:
+        WeightsError: the file is missing, corrupt or of another backbone.
+    """
+    file = affinities_file(run)
+    tensors, _ = load_tensors(file, AFFINITIES)
+    head = AffinityHead(channels)
+    with refusing(file):
+        load_weights(head, tensors, str(file))
+    return head.to(run.device).eval().requires_grad_(False)

@@ -76,6 +76,7 @@ def estimate_seconds(run: Run) -> float:
     costs = {
         "classify": classifying * train * (pooled * forward * recipe.classifier.size**2 + read),
         "discover": train * views * (tiled * forward * side**2 + read),
+        "relate": train * ((2 + views) * forward * side**2 + 4 * read),
         "estimate": train * (views * tiled * forward * side**2 + read + crf * (recipe.proxy.crf != CrfUse.NONE)),
         "segment": training,
         "retrain": recipe.segmenter.retrain * (training + train * seen),

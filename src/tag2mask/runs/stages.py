@@ -1,7 +1,7 @@
 """The stages in order, each with what it writes; doing them, and doing them again.
 
-photos + tags -> plan -> classify -> discover -> estimate -> segment -> retrain -> refine -> predict -> evaluate
--> report
+photos + tags -> plan -> classify -> discover -> relate -> estimate -> segment -> retrain -> refine -> predict
+-> evaluate -> report
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from tag2mask.runs.confidence import confidence_file
 from tag2mask.runs.estimate import estimate
 from tag2mask.runs.fingerprint import Changes, write_fingerprint
 from tag2mask.runs.folder import Run, check_unchanged, checkpoint_of, read_metrics, with_flip, write_config
-from tag2mask.runs.learnt import learnt_file
+from tag2mask.runs.learnt import affinities_file, has_affinities, learnt_file
 from tag2mask.runs.lock import locked
 from tag2mask.runs.refine import refine
+from tag2mask.runs.relate import masks_by_scores, relate
 from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, report, retrain, say_doubts, segment
 from tag2mask.runs.views import views_of
 from tag2mask.scoring import Scores
@@ -123,6 +124,15 @@ STAGES: dict[str, Stage] = {
             checkpoints=lambda run: [checkpoint_of(learnt_file(run))],
             metrics=("patterns",),
             is_needed=lambda run: _method(run).finds_patterns or _method(run).learns,
+        ),
+        Stage(
+            StageName.RELATE,
+            "Learn which neighbouring positions belong together.",
+            relate,
+            files=lambda run: [affinities_file(run)],
+            folders=lambda run: [masks_by_scores(run)],
+            checkpoints=lambda run: [checkpoint_of(affinities_file(run))],
+            is_needed=has_affinities,
         ),
         Stage(
             StageName.ESTIMATE,

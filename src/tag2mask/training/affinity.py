@@ -1,12 +1,14 @@
 """Learnt affinities of neighbouring positions, and what a random walk with them makes of scores (Ahn and Kwak 2018).
 
-Any code can use them: `AffinityHead` on feature maps, taught by masks in which 255 is not known (`affinity_loss`),
+Any code can use them: `AffinityHead` on feature maps, taught by masks in which 255 is not known (`learn_affinities`),
 gives features whose likeness is the affinity (`walk`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch.nn import functional
 
 from tag2mask.names import IGNORE
 from tag2mask.resize import resize_like
+from tag2mask.training.heads import Lesson, learn_on_features
 
 RADIUS, POWER, STEPS = 5, 8, 256
 r"""$\gamma$, $\beta$ and t of the paper: neighbours are nearer than this; affinities to this power; so many steps."""
@@ -33,6 +36,7 @@ class AffinityHead(nn.Module):
 
     def __init__(self, channels: Sequence[int], width: int = 32) -> None:
         super().__init__()
+        self.count = len(channels)
         self.parts = nn.ModuleList(
             nn.Sequential(
                 nn.BatchNorm2d(size, affine=False),
@@ -106,6 +110,24 @@ def affinity_loss(features: Tensor, masks: Tensor, radius: int = RADIUS) -> Tens
         counts = counts + torch.stack([kind.sum() for kind in kinds])
     weights = torch.tensor([0.25, 0.25, 0.5], device=sums.device)
     return (weights * sums / counts.clamp_min(1)).sum()
+
+
+def learn_affinities(head: AffinityHead, lesson: Lesson, masks: Path) -> None:
+    """Train a head, in place, on masks.
+
+    Args:
+        head: on the layers of the lesson's classifier.
+        lesson: the photos, and how to train.
+        masks: folder of one palette PNG a photo, 255 where the label is not known.
+    """
+    layers = lesson.classifier.backbone.layers
+
+    def loss(model: Any, features: dict[str, Tensor], masks: Tensor, labels: Tensor) -> Tensor:
+        seen = model([features[layer] for layer in layers])
+        small = functional.interpolate(masks[:, None].float(), seen.shape[2:], mode="nearest-exact")[:, 0]
+        return affinity_loss(seen, small.long())
+
+    learn_on_features(head, lesson, loss, masks)
 
 
 def walk(scores: Tensor, features: Tensor, radius: int = RADIUS, power: float = POWER, steps: int = STEPS) -> Tensor:

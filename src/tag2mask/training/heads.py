@@ -35,6 +35,7 @@ class Lesson:
         recipe: every parameter.
         checkpoint: a training that was killed goes on from this file; its folder is the run's.
         strict: raise for an unreadable photo instead of skipping it.
+        label: what the progress shows.
     """
 
     classifier: Classifier
@@ -42,6 +43,7 @@ class Lesson:
     recipe: Recipe
     checkpoint: Path
     strict: bool = False
+    label: str = "method"
 
 
 def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path | None = None) -> None:
@@ -80,14 +82,14 @@ def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path
                 closing(FrozenFeatures(photos(flip=0), backbone, layers, lesson.checkpoint.parent))
             )
             if frozen.has_room():
-                frozen.compute(workers, "method, features")
+                frozen.compute(workers, f"{lesson.label}, features")
                 kept = frozen
         data: Dataset[tuple[int, Pair | str]] = kept or photos()
         fit(
             module, data, of_maps,
             torch.optim.AdamW(module.parameters(), how.learning_rate, weight_decay=how.weight_decay),
             epochs=how.epochs, batch_size=how.batch_size, schedule=how.schedule, seed=seed,
-            workers=0 if kept else workers, checkpoint=lesson.checkpoint, label="method", strict=lesson.strict,
+            workers=0 if kept else workers, checkpoint=lesson.checkpoint, label=lesson.label, strict=lesson.strict,
         )  # fmt: skip
 
 
