@@ -142,6 +142,20 @@ class PatternsConfig(_Part):
         return weights
 
 
+class CrfConfig(_Part):
+    """The fully connected CRF (Kraehenbuehl and Koltun 2011).
+
+    Attributes:
+        gaussian: standard deviation in pixels, compatibility.
+        bilateral: standard deviation in pixels, in colour levels (0..255), compatibility.
+        steps: of mean field.
+    """
+
+    gaussian: tuple[float, float] = (3.0, 3.0)
+    bilateral: tuple[float, float, float] = (80.0, 13.0, 10.0)
+    steps: Positive = 10
+
+
 class AffinityConfig(_Part):
     """Learnt affinities (Ahn and Kwak 2018): a head on the frozen backbone learns which neighbouring positions have one
     label in masks that are drawn by scores alone, and a random walk spreads the scores over what is alike.
@@ -149,12 +163,14 @@ class AffinityConfig(_Part):
     Attributes:
         epochs: of the head, over photos of ``patterns.size``.
         learning_rate: of the head, to zero with power 0.9.
+        crf: on the masks that it learns from, in pixels of the photo: a strong one, since edges are what is learnt.
         power: beta, to which affinities are taken; a larger one spreads scores less.
         steps: of the walk.
     """
 
-    epochs: Positive = 4
+    epochs: Positive = 2
     learning_rate: Rate = 3e-3
+    crf: CrfConfig = CrfConfig(gaussian=(3.0, 3.0), bilateral=(80.0, 9.0, 10.0))
     power: Annotated[float, Field(gt=0, le=100)] = 8.0
     steps: Annotated[int, Field(gt=0, le=4096)] = 64
 
@@ -196,20 +212,6 @@ class ProxyConfig(_Part):
     conflict: Conflict = Conflict.IGNORE
     crf: CrfUse = CrfUse.SINGLE
     sharpness: Annotated[float, Field(gt=0)] = 3.0
-
-
-class CrfConfig(_Part):
-    """The fully connected CRF (Kraehenbuehl and Koltun 2011).
-
-    Attributes:
-        gaussian: standard deviation in pixels, compatibility.
-        bilateral: standard deviation in pixels, in colour levels (0..255), compatibility.
-        steps: of mean field.
-    """
-
-    gaussian: tuple[float, float] = (3.0, 3.0)
-    bilateral: tuple[float, float, float] = (80.0, 13.0, 10.0)
-    steps: Positive = 10
 
 
 class SegmenterConfig(_Part):
