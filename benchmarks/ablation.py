@@ -1,7 +1,7 @@
-"""From the paper's recipe to `balanced`, one switch a row: proxy masks on train, the segmenter (not retrained) on val.
+"""From the paper's recipe to `balanced`, one switch a row: proxy masks on train, the segmenter on val.
 
 Every row is a run folder of its own that takes over what an earlier row made in the same way: classifier, patterns,
-proxy masks, segmenter. What is there already is not done again. The last row is retrained.
+proxy masks, segmenter. What is there already is not done again.
 
     python benchmarks/ablation.py VOC2012 --split train --eval-split val --out runs/ablation --json ablation.json
 """
@@ -46,11 +46,12 @@ STEPS = {
     "more where scores are skewed": ["proxy.share_per_skew=0.25"],
     "CAM added, weight 1.5": ["proxy.cam_weight=1.5"],
     "the classifier settles conflicts, weight 0.1": ["proxy.activation_weight=0.1"],
-    "retrained": ["segmenter.retrain=1"],
+    "learnt affinities, a lighter CRF": ["proxy.affinity={}", "crf={gaussian: [1, 3], bilateral: [67, 5, 5]}"],
 }
 MADE = {
     "classifier.safetensors": ("seed", "backbone", "classifier"),
     "patterns*.safetensors": ("seed", "backbone", "classifier", "patterns"),
+    "affinities.safetensors": ("seed", "backbone", "classifier", "patterns", "proxy"),
     "proxy/*.png": ("seed", "backbone", "classifier", "patterns", "proxy", "crf"),
     "segmenter.safetensors": ("seed", "backbone", "classifier", "patterns", "proxy", "crf", "segmenter"),
 }
