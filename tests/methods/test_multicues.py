@@ -50,7 +50,7 @@ def test_sums_means_and_activations_share_and_pass_on():
 
 
 def test_neighbours_that_are_alike_hear_each_other():
-    features = maps_of([1.0, 2.0, 0.0, -1.0], [0.0, 0.0, 5.0, 0.0])
+    features = maps_of([1.0, 2.0, -1.0, 0.0], [0.0, 0.0, 0.0, 5.0])
     maps = maps_of([8.0, 0.0, 3.0, 1.0])
     assert with_messages(maps, features, 1).flatten().tolist() == [4, 4, 3, 1]
     torch.testing.assert_close(with_messages(torch.ones(1, 2, 3, 4), torch.rand(1, 5, 3, 4)), torch.ones(1, 2, 3, 4))
