@@ -16,15 +16,15 @@ RECIPE = "balanced"
 """The recipe of the methods' rows unless another is named: its networks train on a CPU."""
 
 PUBLISHED: dict[str, str] = {
-    "emadapt": "EM-Adapt", "dcsm": "DCSM", "sec": "SEC", "aepsl": "AE-PSL", "affinitynet": "AffinityNet",
-    "dsrg": "DSRG", "mdc": "MDC", "seenet": "SeeNet", "ficklenet": "FickleNet",
+    "emadapt": "EM-Adapt", "dcsm": "DCSM", "sec": "SEC", "multicues": "Multi-Cues", "aepsl": "AE-PSL",
+    "affinitynet": "AffinityNet", "dsrg": "DSRG", "mdc": "MDC", "seenet": "SeeNet", "ficklenet": "FickleNet",
     "cam": "", "gradcam": "", "ddt": "", "patterns": "the paper, ResNet-101",
 }  # fmt: skip
 """The methods of the table, each with the name of its row in the paper; empty where it has none."""
 
 CITED_ALONE = (
     "Cited alone: DCSP and MCOF, whose masks come from a saliency detector together with the classifier; STC, which "
-    "learns from simple photos and their saliency; Multi-Cues; those with other supervision."
+    "learns from simple photos and their saliency; those with other supervision."
 )
 
 SAME = (
