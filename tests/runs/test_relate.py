@@ -48,7 +48,7 @@ def test_a_walk_carries_a_score_to_where_positions_are_alike_and_no_further():
 
 
 def test_small_masks_are_those_of_the_photo_where_the_object_is_plain():
-    recipe = load_recipe("fast", ["proxy.affinity={}"])
+    recipe = load_recipe("fast")
     photo = np.full((300, 400, 3), 40, np.uint8)
     photo[60:240, 200:] = 220
     scores = np.where(photo[None, ::10, ::10, 0] > 100, 3, -1).astype(np.float32)

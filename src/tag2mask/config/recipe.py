@@ -163,16 +163,17 @@ class AffinityConfig(_Part):
     Attributes:
         epochs: of the head, over photos of ``patterns.size``.
         learning_rate: of the head, to zero with power 0.9.
-        crf: on the masks that it learns from, in pixels of the photo: a strong one, since edges are what is learnt.
         power: beta, to which affinities are taken; a larger one spreads scores less.
         steps: of the walk.
+        crf: of the proxy masks after the walk, in place of the recipe's. A lighter one: the walk has seen to edges. The masks
+            that are learnt from have the recipe's, since edges are what is learnt.
     """
 
     epochs: Positive = 2
     learning_rate: Rate = 3e-3
-    crf: CrfConfig = CrfConfig(gaussian=(3.0, 3.0), bilateral=(80.0, 9.0, 10.0))
     power: Annotated[float, Field(gt=0, le=100)] = 8.0
     steps: Annotated[int, Field(gt=0, le=4096)] = 64
+    crf: CrfConfig = CrfConfig(gaussian=(1.0, 3.0), bilateral=(67.0, 5.0, 5.0))
 
 
 class ProxyConfig(_Part):
@@ -318,7 +319,7 @@ class TilesConfig(_Part):
     """
 
     side: Side = 448
-    overlap: Annotated[int, Field(ge=0)] = 64
+    overlap: Annotated[int, Field(ge=0, validate_default=True)] = 64
     per_photo: Positive = 16
 
     @field_validator("overlap")

@@ -189,6 +189,8 @@ def estimate_mask(
     if not labels:
         return mask
     tagged = tagged_scores(scores, labels, recipe, activation, shifts, alike) + np.float32(level(recipe))
+    if alike is not None and recipe.proxy.affinity is not None:
+        recipe = recipe.model_copy(update={"crf": recipe.proxy.affinity.crf})
     for seen, kept, inner in parts_of((height, width), recipe.tiles):
         present = resize_part(torch.from_numpy(tagged), (height, width), *seen).numpy()
         mask[kept] = _assigned(photo[seen], present, labels, recipe)[inner]

@@ -64,10 +64,8 @@ def small_mask(
     shrink = min(1.0, (SMALL / (height * width)) ** 0.5)
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     small = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BOX))
-    assert recipe.proxy.affinity is not None
-    strong = recipe.proxy.affinity.crf
-    near, far = strong.gaussian, strong.bilateral
-    crf = strong.model_copy(
+    near, far = recipe.crf.gaussian, recipe.crf.bilateral
+    crf = recipe.crf.model_copy(
         update={"gaussian": (max(1.0, near[0] * shrink), near[1]), "bilateral": (far[0] * shrink, *far[1:])}
     )
     mask = estimate_mask(small, scores, labels, recipe.model_copy(update={"crf": crf}), activation)
