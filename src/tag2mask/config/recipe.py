@@ -165,8 +165,8 @@ class AffinityConfig(_Part):
         learning_rate: of the head, to zero with power 0.9.
         power: beta, to which affinities are taken; a larger one spreads scores less.
         steps: of the walk.
-        crf: of the proxy masks after the walk, in place of the recipe's. A lighter one: the walk has seen to edges. The masks
-            that are learnt from have the recipe's, since edges are what is learnt.
+        crf: of the proxy masks after the walk, in place of the recipe's. A lighter one: the walk has seen to edges. The
+            masks that are learnt from have the recipe's, since edges are what is learnt.
     """
 
     epochs: Positive = 2
