@@ -15,6 +15,7 @@ from tag2mask.methods.base import Network
 from tag2mask.methods.regioncam import beyond_mean, propagate
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.networks.classifier import Classifier
+from tag2mask.reproduce.methods import chosen_methods, methods_table
 
 METHOD = load_method("regioncam")
 
@@ -117,3 +118,10 @@ def test_masks_show_tags_and_background(command, shapes_folder, recipe_file, tmp
     assert len(seen) == 11
     assert all(values <= {0, *labels[name]} for name, values in seen.items())
     assert sum(len(values) > 1 for values in seen.values()) > 2  # the backbone is random
+
+
+def test_its_row_in_table_2_has_no_published_figure():
+    assert "regioncam" in chosen_methods([])
+    found = {"proxy": {"miou": 48.0}, "prediction": {"miou": 50.0}, "seconds": {"estimate": 90.0}}
+    (row,) = methods_table({"regioncam": found}, []).rows
+    assert row == ("Region-CAM", "tags, no saliency", 48.0, 50.0, None, None, 1.5, "regioncam")

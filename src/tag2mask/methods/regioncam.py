@@ -78,7 +78,7 @@ def beyond_mean(maps: Tensor) -> Tensor:
     """
     mean = maps.mean((2, 3), keepdim=True)
     more = maps - mean
-    return normalised_cam(more * (more > 1e-4 * mean))
+    return normalised_cam(torch.where(more > 1e-4 * mean, more, 0.0))
 
 
 class RegionCam(Cam):
