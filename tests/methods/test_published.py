@@ -24,7 +24,14 @@ PUBLISHED = {
     **dict.fromkeys(("affinitynet", "dcsm", "ficklenet", "mdc", "multicues", "regioncam", "seenet"), CAM),
 }
 WITHOUT_OURS = {
-    "proxy": {"threshold": 0, "peak_share": 0, "share_per_skew": 0, "cam_weight": 0, "activation_weight": 0},
+    "proxy": {
+        "threshold": 0,
+        "peak_share": 0,
+        "share_per_skew": 0,
+        "cam_weight": 0,
+        "activation_weight": 0,
+        "affinity": None,
+    },
     "patterns": {"contrast": 0, "whitening": 0, "layer_weights": [], "views": []},
     "segmenter": {"tag_weight": 0},
     "inference": {"background_weight": 1},

@@ -331,7 +331,7 @@ def test_em_adapt_learns_from_tags_alone(run_method):
 
 def test_methods_that_learn_need_whole_photos(command, shapes_folder, recipe_file, tmp_path):
     start = ("run", shapes_folder, "--out", tmp_path / "out", "--recipe", recipe_file, "--method", "mdc")
-    said = command(*start, "--set", "tiles={side: 48}")
+    said = command(*start, "--set", "tiles={side: 48, overlap: 8}")
     assert said.code == 2
     assert "mdc learns from whole photos; set tiles=null" in said.err
     assert not (tmp_path / "out").exists()
