@@ -30,6 +30,7 @@ class StageName(Name):
     RELATE = "relate"
     ESTIMATE = "estimate"
     SEGMENT = "segment"
+    REDRAW = "redraw"
     RETRAIN = "retrain"
     REFINE = "refine"
     PREDICT = "predict"

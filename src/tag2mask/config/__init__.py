@@ -1,6 +1,7 @@
 """Recipes: every parameter of a run."""
 
 from tag2mask.config.recipe import (
+    AffinityConfig,
     BackboneConfig,
     ClassifierConfig,
     CrfConfig,
@@ -27,6 +28,7 @@ from tag2mask.config.settings import (
 )
 
 __all__ = [
+    "AffinityConfig",
     "BackboneConfig",
     "ClassifierConfig",
     "CrfConfig",

@@ -27,6 +27,7 @@ AutoKey = Literal[
     "patterns.contrast",
     "patterns.whitening",
     "proxy.cam_weight",
+    "proxy.affinity",
     "segmenter.size",
     "inference.scales",
     "tiles",
@@ -235,6 +236,7 @@ class SegmenterConfig(_Part):
             logits (paper: 0, no such head). Tags are right where masks are not: what is in a photo is learnt from
             them, and a class that masks draw badly does not vanish or appear in photos without it.
         retrain: how many times to train again from scratch on own predictions (paper: 1).
+        redraw: draw the training photos' masks again with the segmenter and the tags, even if it is not trained again.
     """
 
     backbone: BackboneConfig | None = None
@@ -253,6 +255,7 @@ class SegmenterConfig(_Part):
     label_stride: Positive = 1
     tag_weight: Rate = 0.0
     retrain: Annotated[int, Field(ge=0, le=100)] = 1
+    redraw: bool = False
 
     @field_validator("crop")
     @classmethod

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tag2mask.config import TilesConfig, with_values
+from tag2mask.config import AffinityConfig, TilesConfig, with_values
 from tag2mask.data import ImageSet, photo_size
 from tag2mask.distributed import barrier, gather, is_main, of_main, share
 from tag2mask.errors import DataError
@@ -107,6 +107,10 @@ def sizes(run: Run) -> Iterator[Choice]:
     yield Choice("segmenter.size", size, "as patterns.size")
     yield Choice("inference.scales", [size], "as patterns.size")
     yield Choice("tiles", tiles and tiles.model_dump(), why)
+    if size == SIZES[0]:
+        yield Choice("proxy.affinity", AffinityConfig().model_dump(), "objects are large enough for a random walk")
+    else:
+        yield Choice("proxy.affinity", None, "a random walk would lose what is small")
 
 
 def looks(data: ImageSet) -> Iterator[TilesConfig | None]:

@@ -1,7 +1,7 @@
 """The stages in order, each with what it writes; doing them, and doing them again.
 
-photos + tags -> plan -> classify -> discover -> relate -> estimate -> segment -> retrain -> refine -> predict
--> evaluate -> report
+photos + tags -> plan -> classify -> discover -> relate -> estimate -> segment -> redraw -> retrain -> refine
+-> predict -> evaluate -> report
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tag2mask.runs.learnt import affinities_file, has_affinities, learnt_file
 from tag2mask.runs.lock import locked
 from tag2mask.runs.refine import refine
 from tag2mask.runs.relate import masks_by_scores, relate
-from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, report, retrain, say_doubts, segment
+from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, redraw, report, retrain, say_doubts, segment
 from tag2mask.runs.views import views_of
 from tag2mask.scoring import Scores
 
@@ -149,11 +149,19 @@ STAGES: dict[str, Stage] = {
             checkpoints=lambda run: [checkpoint_of(run.segmenter_after(0))],
         ),
         Stage(
+            StageName.REDRAW,
+            "Draw better masks of the training photos, with the segmenter and the tags.",
+            redraw,
+            folders=lambda run: [run.masks_of_round(1)],
+            repeats=True,
+            is_needed=lambda run: run.is_redrawn,
+        ),
+        Stage(
             StageName.RETRAIN,
-            "Predict better masks of the training photos and train a new segmenter on them.",
+            "Train a new segmenter on the better masks.",
             retrain,
             files=lambda run: [run.segmenter_after(rounds) for rounds in run.rounds],
-            folders=lambda run: [run.masks_of_round(rounds) for rounds in run.rounds],
+            folders=lambda run: [run.masks_of_round(rounds) for rounds in run.rounds[1:]],
             checkpoints=lambda run: [checkpoint_of(run.segmenter_after(rounds)) for rounds in run.rounds],
             is_needed=lambda run: bool(run.rounds),
         ),
@@ -381,7 +389,8 @@ def _are_complete(run: Run, stages: Sequence[Stage]) -> bool:
         run.out / "predictions" / f"{sample.name}.png" for sample in run.evaluation if StageName.PREDICT in needed
     ]
     masks += [run.refined_masks / f"{sample.name}.png" for sample in run.train if StageName.REFINE in needed]
-    without = {name for name, has in (("retrain", run.rounds), ("refined", run.is_refined)) if not has}
+    masks += [run.masks_of_round(1) / f"{sample.name}.png" for sample in run.train if StageName.REDRAW in needed]
+    without = {name for name, has in (("retrain", run.is_redrawn), ("refined", run.is_refined)) if not has}
     figures = {name for stage in needed.values() for name in stage.metrics} - without
     if not (all(file.exists() for file in (*models, *masks)) and figures <= set(read_metrics(run.out))):
         return False

@@ -167,17 +167,24 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     barrier()
 
 
+def redraw(run: Run, rounds: int = 1) -> None:
+    """Predict the training photos under their tags, for a round of retraining if there is one."""
+    masks = run.masks_of_round(rounds)
+    segmenter = SegmentationNetwork.load(run.segmenter_after(rounds - 1)).to(run.device)
+    readable = [s for s in run.train.samples if (run.out / "proxy" / f"{s.name}.png").exists()]
+    put_corrected(run, readable, masks)
+    prepare_crf(run.recipe.inference.crf is not None)
+    predict_masks(segmenter, readable, masks, run.recipe, known_labels=True, strict=run.strict)
+
+
 def retrain(run: Run) -> None:
-    """Predict the training photos with the segmenter and train another from scratch on that."""
+    """Train another segmenter from scratch on the masks that are drawn again, as often as the recipe says."""
     for rounds in run.rounds:
         if run.segmenter_after(rounds).exists():
             continue
-        masks = run.masks_of_round(rounds)
-        segmenter = SegmentationNetwork.load(run.segmenter_after(rounds - 1)).to(run.device)
-        readable = [s for s in run.train.samples if (run.out / "proxy" / f"{s.name}.png").exists()]
-        put_corrected(run, readable, masks)
-        predict_masks(segmenter, readable, masks, run.recipe, known_labels=True, strict=run.strict)
-        train_on(run, masks, rounds)
+        if rounds > 1:
+            redraw(run, rounds)
+        train_on(run, run.masks_of_round(rounds), rounds)
 
 
 def predict(run: Run) -> None:
@@ -240,7 +247,7 @@ def photo_sets(run: Run) -> list[PhotoSet]:
     if run.evaluation is run.train:
         return [PhotoSet("training", run.train, {"proxy": proxy, "prediction": predictions})]
     of_training = run.refined_masks if run.is_refined else run.retrain_masks
-    folders = {"proxy": proxy} | ({"prediction": of_training} if run.rounds or run.is_refined else {})
+    folders = {"proxy": proxy} | ({"prediction": of_training} if run.is_redrawn or run.is_refined else {})
     return [
         PhotoSet("training", run.train, folders),
         PhotoSet("evaluation", run.evaluation, {"prediction": predictions}),
