@@ -118,7 +118,7 @@ def test_corrected_tags_leave_nothing_old(go_on, moved, shapes):
     said = go_on()
     assert said.code == 0
     assert f"other tags: 1 training photo (p00) since {moved} was made" in said.err
-    assert "stages: classify, discover, estimate, segment, retrain, predict, evaluate, report" in said.out
+    assert "stages: classify, discover, estimate, segment, redraw, retrain, predict, evaluate, report" in said.out
     assert set(written(moved).values()).isdisjoint(before.values())
     for folder in ("proxy", "retrain"):
         assert 1 not in np.unique(read_mask(moved / folder / "p00.png"))  # no disc any more

@@ -81,7 +81,7 @@ def test_what_a_run_writes(finished_run, shapes_folder):
 
 def test_what_metrics_json_says(finished_run):
     said = json.loads((finished_run / "metrics.json").read_text())
-    assert set(said["seconds"]) >= set(STAGES) - {"plan", "evaluate", "refine"}
+    assert set(said["seconds"]) >= set(STAGES) - {"plan", "relate", "evaluate", "refine"}
     assert said["classifier"]["images"] == 3
     assert set(said["patterns"]) == {"disc", "square"}
     for name, images in (("proxy", 11), ("retrain", 11), ("prediction", 3)):
@@ -171,7 +171,7 @@ def test_a_stage_done_again_writes_its_own_anew(finished_run, a_run):
         "classifier.safetensors",
         "patterns.safetensors",
     ]
-    assert left == ["segment", "retrain", "predict", "evaluate", "report"]
+    assert left == ["segment", "redraw", "retrain", "predict", "evaluate", "report"]
     run_stages(resume_run(a_run))
     assert_same_files(a_run, finished_run)
 
@@ -185,6 +185,23 @@ def test_without_retraining_the_first_segmenter_predicts(a_run, recipe_file, tmp
     run_stages(run)
     assert not (run.out / "retrain").exists()
     assert read_metrics(run.out)["prediction"]["images"] == 3
+
+
+def test_masks_are_drawn_again_without_retraining(a_run, recipe_file, tmp_path):
+    recipe = load_recipe(recipe_file, ["segmenter.retrain=0", "segmenter.redraw=true"])
+    run = open_run(tmp_path / "once", resume_run(a_run).source, recipe)
+    for name in ("classifier", "patterns", "segmenter"):
+        shutil.copy(a_run / f"{name}.safetensors", run.out)
+    run_stages(run)
+    drawn = {file.name: file.read_bytes() for file in (run.out / "retrain").iterdir()}
+    assert drawn == {file.name: file.read_bytes() for file in (a_run / "retrain").iterdir()}
+    assert not (run.out / "segmenter-retrained.safetensors").exists()
+    assert read_metrics(run.out)["retrain"] == read_metrics(a_run)["retrain"]
+    assert stages.stages_to_do(resume_run(run.out)) == []
+    next((run.out / "retrain").iterdir()).unlink()
+    run_stages(resume_run(run.out))
+    assert len(list((run.out / "retrain").iterdir())) == len(drawn)
+    assert stages.redo_stage(resume_run(run.out), "redraw") == ["predict", "evaluate", "report"]
 
 
 def test_without_truth_the_scores_are_null(shapes, recipe_file, tmp_path, finished_run):
@@ -209,7 +226,7 @@ def test_the_plan_names_what_is_left_to_do(a_run):
     assert "evaluation: 3 photos" in said
     assert "classify" not in said
     (a_run / "segmenter-retrained.safetensors").unlink()
-    assert "stages: estimate, retrain, predict" in planning.plan(resume_run(a_run))
+    assert "stages: estimate, redraw, retrain, predict" in planning.plan(resume_run(a_run))
 
 
 def test_the_expected_time_counts_forward_passes(shapes_folder, tmp_path, monkeypatch):
