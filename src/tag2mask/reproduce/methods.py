@@ -53,7 +53,11 @@ def chosen_methods(names: Sequence[str]) -> list[str]:
 
 
 def method_recipes(names: Iterable[str], recipe: str | Path, settings: Settings) -> dict[str, Recipe]:
-    """Return the recipe of each method's row: one recipe, and what the method sets in it."""
+    """Return the recipe of each method's row: one recipe, and what the method sets in it.
+
+    Masks that are drawn again and teach nothing are left out: no row has them.
+    """
+    settings = ["segmenter.redraw=false", *settings]
     return {name: load_recipe(recipe, method_settings(name, settings)) for name in names}
 
 
