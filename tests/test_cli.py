@@ -71,7 +71,7 @@ def test_a_whole_run_says_what_it_does_and_ends_with_scores(command, a_run, shap
     assert said.code == 0
     assert "11 photos of 2 classes" in said.out
     assert "evaluation: 3 photos" in said.out
-    assert "stages: estimate, predict, evaluate, report; roughly" in said.out
+    assert "stages: estimate, redraw, predict, evaluate, report; roughly" in said.out
     assert "mIoU" in said.out
     assert str(a_run) in said.out.replace("\n", "")
     assert {file: file.stat().st_mtime_ns for file in before} == before

@@ -256,6 +256,7 @@ def test_retraining_starts_from_scratch(shapes_folder, recipe_file, tmp_path, mo
 
     monkeypatch.setattr("tag2mask.runs.tasks.train_segmenter", train)
     tasks.segment(run)
+    tasks.redraw(run)
     tasks.retrain(run)
     assert seen == [("proxy", 11), ("retrain", 11)]
     first, second = starts

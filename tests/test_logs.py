@@ -65,8 +65,8 @@ def test_json_lines(go_on):
     lines = [json.loads(line) for line in said.err.splitlines()]
     assert {"time", "level", "stage", "message"} == set(lines[0])
     stages = [line["stage"] for line in lines]
-    assert stages == sorted(stages, key=["estimate", "predict", "evaluate", "report"].index)
-    assert {"estimate", "predict", "evaluate", "report"} == set(stages)
+    assert stages == sorted(stages, key=["estimate", "redraw", "predict", "evaluate", "report"].index)
+    assert {"estimate", "redraw", "predict", "evaluate", "report"} == set(stages)
     assert {line["level"] for line in lines} == {"info"}
     times = [datetime.fromisoformat(line["time"]) for line in lines]
     assert times == sorted(times)

@@ -209,7 +209,7 @@ def test_a_run_in_tiles_from_tags_to_masks(command, shapes_folder, recipe_file, 
     sample, mask = next(iter(patterns.transform(t2m.load(shapes_folder))))
     assert mask.shape == sample.read().shape[:2]
     with pytest.raises(RecipeError, match="sec, dsrg and em need whole photos"):
-        load_recipe("fast", ["segmenter.method=sec", "segmenter.crop=1", "tiles.side=64"])
+        load_recipe("fast", ["segmenter.method=sec", "segmenter.crop=1", "tiles={side: 64, overlap: 8}"])
 
 
 def test_tiles_of_frozen_features_are_seen_once(shapes_folder, tmp_path, monkeypatch):

@@ -165,11 +165,6 @@ class Run:
         return range(1, self.recipe.segmenter.retrain + 1)
 
     @property
-    def is_redrawn(self) -> bool:
-        """Whether the training photos' masks are drawn again with a segmenter and the tags."""
-        return bool(self.rounds) or self.recipe.segmenter.redraw
-
-    @property
     def retrain_masks(self) -> Path:
         """The folder of the masks that are drawn again, which the last round of retraining learns from."""
         return self.masks_of_round(max(1, self.recipe.segmenter.retrain))

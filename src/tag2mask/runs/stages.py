@@ -20,6 +20,7 @@ from tag2mask.methods import Method, load_method
 from tag2mask.names import StageName
 from tag2mask.patterns.estimator import check_flip
 from tag2mask.progress import duration
+from tag2mask.runs import tasks
 from tag2mask.runs.auto import plan
 from tag2mask.runs.confidence import confidence_file
 from tag2mask.runs.estimate import estimate
@@ -29,15 +30,11 @@ from tag2mask.runs.learnt import affinities_file, has_affinities, learnt_file
 from tag2mask.runs.lock import locked
 from tag2mask.runs.refine import refine
 from tag2mask.runs.relate import masks_by_scores, relate
-from tag2mask.runs.tasks import classify, evaluate, find_patterns, predict, redraw, report, retrain, say_doubts, segment
+from tag2mask.runs.tasks import is_redrawn, say_doubts
 from tag2mask.runs.views import views_of
 from tag2mask.scoring import Scores
 
 log = logging.getLogger("tag2mask")
-
-
-def _nothing(run: Run) -> Sequence[Path]:
-    return ()
 
 
 def _method(run: Run) -> Method:
@@ -72,9 +69,9 @@ class Stage:
     name: StageName
     about: str
     do: Callable[[Run], None]
-    files: Callable[[Run], Sequence[Path]] = _nothing
-    folders: Callable[[Run], Sequence[Path]] = _nothing
-    checkpoints: Callable[[Run], Sequence[Path]] = _nothing
+    files: Callable[[Run], Sequence[Path]] = lambda run: ()
+    folders: Callable[[Run], Sequence[Path]] = lambda run: ()
+    checkpoints: Callable[[Run], Sequence[Path]] = lambda run: ()
     metrics: tuple[str, ...] = ()
     repeats: bool = False
     is_needed: Callable[[Run], bool] = lambda run: True
@@ -110,7 +107,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             StageName.CLASSIFY,
             "Train a classifier to recognise the tags.",
-            classify,
+            tasks.classify,
             files=lambda run: [view.classifier_file for view in views_of(run)],
             checkpoints=lambda run: [checkpoint_of(view.classifier_file) for view in views_of(run)],
             metrics=("classifier",),
@@ -118,7 +115,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             StageName.DISCOVER,
             "Find the pattern of each class, or what another method learns.",
-            find_patterns,
+            tasks.find_patterns,
             files=_found,
             folders=lambda run: [run.out / "report" / "patterns"],
             checkpoints=lambda run: [checkpoint_of(learnt_file(run))],
@@ -144,22 +141,22 @@ STAGES: dict[str, Stage] = {
         Stage(
             StageName.SEGMENT,
             "Train the segmenter on the first masks.",
-            segment,
+            tasks.segment,
             files=lambda run: [run.segmenter_after(0)],
             checkpoints=lambda run: [checkpoint_of(run.segmenter_after(0))],
         ),
         Stage(
             StageName.REDRAW,
             "Draw better masks of the training photos, with the segmenter and the tags.",
-            redraw,
+            tasks.redraw,
             folders=lambda run: [run.masks_of_round(1)],
             repeats=True,
-            is_needed=lambda run: run.is_redrawn,
+            is_needed=is_redrawn,
         ),
         Stage(
             StageName.RETRAIN,
             "Train a new segmenter on the better masks.",
-            retrain,
+            tasks.retrain,
             files=lambda run: [run.segmenter_after(rounds) for rounds in run.rounds],
             folders=lambda run: [run.masks_of_round(rounds) for rounds in run.rounds[1:]],
             checkpoints=lambda run: [checkpoint_of(run.segmenter_after(rounds)) for rounds in run.rounds],
@@ -177,24 +174,23 @@ STAGES: dict[str, Stage] = {
         Stage(
             StageName.PREDICT,
             "Predict the final masks.",
-            predict,
+            tasks.predict,
             folders=lambda run: [run.out / "predictions"],
             repeats=True,
         ),
         Stage(
             StageName.EVALUATE,
             "Score the masks against true masks, if there are any.",
-            evaluate,
+            tasks.evaluate,
             metrics=("proxy", "retrain", "refined", "prediction"),
             repeats=True,
         ),
         Stage(
             StageName.REPORT,
             "Write the report page.",
-            report,
+            tasks.report,
             files=lambda run: [
-                run.out / "report" / "index.html",
-                run.out / "report" / "overview.png",
+                *(run.out / "report" / name for name in ("index.html", "overview.png")),
                 confidence_file(run),
             ],
             repeats=True,
@@ -221,8 +217,7 @@ def find_stage(name: str) -> Stage:
 
 def from_stage(name: str) -> list[Stage]:
     """Return a stage and all after it."""
-    stages = list(STAGES.values())
-    return stages[stages.index(STAGES[name]) :]
+    return list(STAGES.values())[list(STAGES).index(name) :]
 
 
 def run_stages(run: Run, until: str = StageName.REPORT) -> Scores:
@@ -390,7 +385,7 @@ def _are_complete(run: Run, stages: Sequence[Stage]) -> bool:
     ]
     masks += [run.refined_masks / f"{sample.name}.png" for sample in run.train if StageName.REFINE in needed]
     masks += [run.masks_of_round(1) / f"{sample.name}.png" for sample in run.train if StageName.REDRAW in needed]
-    without = {name for name, has in (("retrain", run.is_redrawn), ("refined", run.is_refined)) if not has}
+    without = {name for name, has in (("retrain", is_redrawn(run)), ("refined", run.is_refined)) if not has}
     figures = {name for stage in needed.values() for name in stage.metrics} - without
     if not (all(file.exists() for file in (*models, *masks)) and figures <= set(read_metrics(run.out))):
         return False

@@ -167,6 +167,11 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     barrier()
 
 
+def is_redrawn(run: Run) -> bool:
+    """Return whether the training photos' masks are drawn again with a segmenter and the tags."""
+    return bool(run.rounds) or run.recipe.segmenter.redraw
+
+
 def redraw(run: Run, rounds: int = 1) -> None:
     """Predict the training photos under their tags, for a round of retraining if there is one."""
     masks = run.masks_of_round(rounds)
@@ -247,7 +252,7 @@ def photo_sets(run: Run) -> list[PhotoSet]:
     if run.evaluation is run.train:
         return [PhotoSet("training", run.train, {"proxy": proxy, "prediction": predictions})]
     of_training = run.refined_masks if run.is_refined else run.retrain_masks
-    folders = {"proxy": proxy} | ({"prediction": of_training} if run.is_redrawn or run.is_refined else {})
+    folders = {"proxy": proxy} | ({"prediction": of_training} if is_redrawn(run) or run.is_refined else {})
     return [
         PhotoSet("training", run.train, folders),
         PhotoSet("evaluation", run.evaluation, {"prediction": predictions}),
