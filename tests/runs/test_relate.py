@@ -80,6 +80,25 @@ def test_the_same_run_again_does_nothing_and_a_repeated_stage_removes_the_masks(
     assert all((after[name] == before[name]).all() for name in before)
 
 
+def test_a_run_that_was_killed_goes_on_where_it_stopped(related, shapes_folder, recipe_file, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tag2mask.runs.relate.relate_positions", killed)
+        with pytest.raises(KeyboardInterrupt):
+            begun(tmp_path / "run", shapes_folder, recipe_file)
+        drawn = sorted((tmp_path / "run/by-scores").iterdir())
+        assert len(drawn) == len(masks_of(related))
+        drawn[0].unlink()
+        times = {file.name: file.stat().st_mtime_ns for file in drawn[1:]}
+        with pytest.raises(KeyboardInterrupt):
+            begun(tmp_path / "run", shapes_folder, recipe_file)
+    assert {file.name: file.stat().st_mtime_ns for file in drawn[1:]} == times
+    after, before = masks_of(begun(tmp_path / "run", shapes_folder, recipe_file)), masks_of(related)
+    assert all((after[name] == before[name]).all() for name in before)
+
+
 def test_a_missing_or_damaged_file_is_said_in_a_line(related, tmp_path, command):
     run = shutil.copytree(related, tmp_path / "run")
     (run / "affinities.safetensors").write_bytes(b"nothing")
