@@ -249,7 +249,7 @@ def _score_columns(about: Sequence[dict[str, Any]], metrics: Scores) -> list[dic
     """Return the scores of each kind of mask that has some."""
     columns = (
         ("proxy", "Proxy masks", about[0]["name"]),
-        ("retrain", "Predictions used in retraining", about[0]["name"]),
+        ("retrain", "Masks drawn again, with the tags", about[0]["name"]),
         ("refined", "Masks after corrections", about[0]["name"]),
         ("prediction", "Predictions", about[-1]["name"]),
     )
