@@ -66,12 +66,14 @@ def test_the_second_refinement_sees_no_photo_again(monkeypatch, command, whole_r
 
 
 def test_a_correction_that_is_taken_back(command, whole_run, drawn, truth):
-    before = read_mask(whole_run / "proxy/p01.png")
+    before, drawn_again = read_mask(whole_run / "proxy/p01.png"), read_mask(whole_run / "retrain/p01.png")
     assert command("refine", whole_run, drawn("p01", "p06")).code == 0
+    assert np.array_equal(read_mask(whole_run / "retrain/p01.png"), truth("p01"))
     (whole_run / "corrected/p01.png").unlink()
     run_stages(resume_run(whole_run))
     assert not np.array_equal(read_mask(whole_run / "proxy/p01.png"), truth("p01"))
     assert read_mask(whole_run / "proxy/p01.png").shape == before.shape
+    assert np.array_equal(read_mask(whole_run / "retrain/p01.png"), drawn_again)
     assert np.array_equal(read_mask(whole_run / "proxy/p06.png"), truth("p06"))
     assert json.loads((whole_run / "metrics.json").read_text("utf-8"))["corrections"]["photos"] == 1
 

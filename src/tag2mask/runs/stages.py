@@ -345,8 +345,8 @@ def _remove_stale(run: Run) -> None:
         stage.remove(run)
     for after in AFTER_CORRECTIONS if changes.corrected else ():
         STAGES[after].remove(run)
-    for name in changes.corrected:
-        (run.out / "proxy" / f"{name}.png").unlink(missing_ok=True)
+    for mask in [run.out / kind / f"{name}.png" for name in changes.corrected for kind in ("proxy", "retrain")]:
+        mask.unlink(missing_ok=True)
     for name in changes.stale:
         (run.out / "predictions" / f"{name}.png").unlink(missing_ok=True)
     for name in (StageName.EVALUATE, StageName.REPORT):  # else a process killed here would leave old scores
