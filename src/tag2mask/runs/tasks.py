@@ -212,7 +212,7 @@ def predict(run: Run) -> None:
 
 
 def evaluate(run: Run) -> None:
-    """Score proxy masks, those drawn again and predictions where truth exists; not those that a person has corrected."""
+    """Score proxy masks, those drawn again and predictions where truth exists; not those that a person corrected."""
     for name, data, folder in (
         ("proxy", run.train, run.out / "proxy"),
         ("retrain", run.train, run.retrain_masks),
