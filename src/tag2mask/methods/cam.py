@@ -6,12 +6,16 @@ own maximum in the photo (``proxy.cam_thresholds``). Where several do, ``proxy.c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from tag2mask.config import Recipe
 from tag2mask.methods.base import PUBLISHED, Features, Method, Network
+from tag2mask.networks.backbones import Backbone, stage_ends
+from tag2mask.networks.classifier import Classifier
 
 SEED_SHARES = (0.05, 0.2)
 """Shares of the maximum below which seeds are background, and above which they are a class."""
@@ -54,6 +58,39 @@ class Cam(Method):
     def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
         """Return shares of the maximum in the photo, 0..1."""
         return normalised_cam(scores)
+
+
+class OfStages(Cam):
+    """A method that looks at the ends of a convolutional network's stages, one image at a time.
+
+    Attributes:
+        strides: of the stages.
+    """
+
+    strides: ClassVar[tuple[int, ...]]
+
+    def layers(self, recipe: Recipe) -> list[str]:
+        """Return where the stages end."""
+        return stage_ends(recipe.backbone.name, self.strides)
+
+    def refusal(self, backbone: Backbone) -> str:
+        """Refuse transformers, and networks whose stages are not known."""
+        if not backbone.is_transformer and stage_ends(backbone.name, self.strides):
+            return ""
+        return (
+            f"{self.title} needs a convolutional network with stages, not {backbone.name}; "
+            "choose another backbone or method"
+        )
+
+    def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return scores and class activations, float N x C x h x w each."""
+        seen = [self.see_one(network.classifier, image[None], one) for image, one in zip(images, labels, strict=True)]
+        scores, activation = (torch.cat(part) for part in zip(*seen, strict=True))
+        return scores, activation
+
+    def see_one(self, classifier: Classifier, image: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the scores and class activations of an image, 1 x 3 x H x W, float 1 x C x h x w each."""
+        raise NotImplementedError
 
 
 METHOD = Cam()

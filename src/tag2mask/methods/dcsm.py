@@ -21,14 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tag2mask.config import Recipe
-from tag2mask.methods.base import Network
-from tag2mask.methods.cam import Cam
-from tag2mask.networks.backbones import LAST, Backbone, stage_ends
+from tag2mask.methods.cam import OfStages
+from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier
 from tag2mask.resize import resize_like
 
-SLOPE, CANDIDATES, STRIDES = 3.0, 4, (4, 8, 16)
+SLOPE, CANDIDATES = 3.0, 4
 
 
 @contextmanager
@@ -77,40 +75,25 @@ def differences(maps: Tensor) -> Tensor:
     return (SLOPE * less / most).tanh().clamp_min(0).sum(1)
 
 
-class Dcsm(Cam):
+class Dcsm(OfStages):
     """The sum of all differences by its maximum in the photo."""
 
     title = "DCSM"
+    strides = (4, 8, 16)  # the gradient at the map that is pooled is the same everywhere
 
-    def layers(self, recipe: Recipe) -> list[str]:
-        """Return where the stages of strides 4, 8 and 16 end; the gradient at the map that is pooled is constant."""
-        return stage_ends(recipe.backbone.name, STRIDES)
-
-    def refusal(self, backbone: Backbone) -> str:
-        """Refuse transformers, and networks whose stages are not known."""
-        if not backbone.is_transformer and stage_ends(backbone.name, STRIDES):
-            return ""
-        return f"DCSM needs a convolutional network with stages, not {backbone.name}; choose another backbone or method"
-
-    def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Return the sum of the differences, and class activations, float N x C x h x w each; one image at a time."""
-        seen = [_see(network.classifier, image[None], one) for image, one in zip(images, labels, strict=True)]
-        scores, activation = (torch.cat(part) for part in zip(*seen, strict=True))
+    def see_one(self, classifier: Classifier, image: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the sum of the differences, and class activations, float 1 x C x h x w each."""
+        with torch.enable_grad(), guided(classifier.backbone):
+            seen = classifier(image.float().requires_grad_())
+            layers = [seen.features[layer] for layer in classifier.backbone.layers]
+            (compared,) = candidates(seen.logits.detach(), [labels])
+            gradients = [torch.autograd.grad(seen.logits[0, one - 1], layers, retain_graph=True) for one in compared]
+        activation = classifier.activation(seen.features[LAST]).detach()
+        scores = activation.new_zeros(1, activation.shape[1], *layers[0].shape[2:])
+        for of_layer in zip(*gradients, strict=True):
+            found = differences(torch.cat(of_layer).abs().amax(1))[None, : len(labels)]
+            scores[:, [label - 1 for label in labels]] += resize_like(found, scores)
         return scores, activation
-
-
-def _see(classifier: Classifier, image: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad(), guided(classifier.backbone):
-        seen = classifier(image.float().requires_grad_())
-        layers = [seen.features[layer] for layer in classifier.backbone.layers]
-        (compared,) = candidates(seen.logits.detach(), [labels])
-        gradients = [torch.autograd.grad(seen.logits[0, one - 1], layers, retain_graph=True) for one in compared]
-    activation = classifier.activation(seen.features[LAST]).detach()
-    scores = activation.new_zeros(1, activation.shape[1], *layers[0].shape[2:])
-    for of_layer in zip(*gradients, strict=True):
-        found = differences(torch.cat(of_layer).abs().amax(1))[None, : len(labels)]
-        scores[:, [label - 1 for label in labels]] += resize_like(found, scores)
-    return scores, activation
 
 
 METHOD = Dcsm()

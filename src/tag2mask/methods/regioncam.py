@@ -22,14 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from tag2mask.config import Recipe
-from tag2mask.methods.base import Network
-from tag2mask.methods.cam import Cam, normalised_cam
-from tag2mask.networks.backbones import LAST, Backbone, stage_ends
+from tag2mask.methods.cam import OfStages, normalised_cam
+from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier
 from tag2mask.resize import resize_like
 
-STRIDES, POWER = (4, 8, 16, 32), 2
+POWER = 2
 
 _ROWS = 4096
 """Positions whose likenesses are in memory at once."""
@@ -81,44 +79,28 @@ def beyond_mean(maps: Tensor) -> Tensor:
     return normalised_cam(torch.where(more > 1e-4 * mean, more, 0.0))
 
 
-class RegionCam(Cam):
+class RegionCam(OfStages):
     """The sum over the stages by its maximum in the photo."""
 
     title = "Region-CAM"
+    strides = (4, 8, 16, 32)
 
-    def layers(self, recipe: Recipe) -> list[str]:
-        """Return where the stages of strides 4 to 32 end."""
-        return stage_ends(recipe.backbone.name, STRIDES)
-
-    def refusal(self, backbone: Backbone) -> str:
-        """Refuse transformers, and networks whose stages are not known."""
-        if not backbone.is_transformer and stage_ends(backbone.name, STRIDES):
-            return ""
-        return (
-            f"Region-CAM needs a convolutional network with stages, not {backbone.name}; "
-            "choose another backbone or method"
-        )
-
-    def see(self, network: Network, images: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Return the sum over the stages, and class activations, float N x C x h x w each; one image at a time."""
-        seen = [_see(network.classifier, image[None], one) for image, one in zip(images, labels, strict=True)]
-        scores, activation = (torch.cat(part) for part in zip(*seen, strict=True))
+    def see_one(self, classifier: Classifier, image: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the sum over the stages, and class activations, float 1 x C x h x w each."""
+        with torch.enable_grad():
+            seen = classifier(image.float().requires_grad_())
+            stages = [seen.features[layer] for layer in classifier.backbone.layers]
+            gradients = [torch.autograd.grad(seen.logits[0, one - 1], stages, retain_graph=True) for one in labels]
+        activation = classifier.activation(seen.features[LAST]).detach()
+        scores = activation.new_zeros(1, activation.shape[1], *stages[0].shape[2:])
+        height, width = stages[-1].shape[2:]
+        for features, of_stage in zip(
+            stages, zip(*gradients, strict=True), strict=False
+        ):  # no gradients without labels
+            found = torch.cat([semantic_map(gradient) for gradient in of_stage], 1)
+            found = beyond_mean(propagate(found, features.detach(), (height, width)))
+            scores[:, [label - 1 for label in labels]] += resize_like(found, scores)
         return scores, activation
-
-
-def _see(classifier: Classifier, image: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        seen = classifier(image.float().requires_grad_())
-        stages = [seen.features[layer] for layer in classifier.backbone.layers]
-        gradients = [torch.autograd.grad(seen.logits[0, one - 1], stages, retain_graph=True) for one in labels]
-    activation = classifier.activation(seen.features[LAST]).detach()
-    scores = activation.new_zeros(1, activation.shape[1], *stages[0].shape[2:])
-    height, width = stages[-1].shape[2:]
-    for features, of_stage in zip(stages, zip(*gradients, strict=True), strict=False):  # no gradients without labels
-        found = torch.cat([semantic_map(gradient) for gradient in of_stage], 1)
-        found = beyond_mean(propagate(found, features.detach(), (height, width)))
-        scores[:, [label - 1 for label in labels]] += resize_like(found, scores)
-    return scores, activation
 
 
 METHOD = RegionCam()
