@@ -385,6 +385,11 @@ def predict_masks(
     return int(total(torch.tensor(len(mine) - len(todo) + written)))
 
 
+def with_mask(samples: Sequence[Sample], folder: Path) -> list[Sample]:
+    """Return the photos that have a mask in ``folder``."""
+    return [sample for sample in samples if (folder / f"{sample.name}.png").exists()]
+
+
 def without_mask(samples: Sequence[Sample], folder: Path) -> list[Sample]:
     """Return the photos that have no mask in ``folder`` yet."""
     return [sample for sample in samples if not (folder / f"{sample.name}.png").exists()]

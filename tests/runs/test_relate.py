@@ -99,6 +99,17 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(related, shapes_folder, 
     assert all((after[name] == before[name]).all() for name in before)
 
 
+def test_an_unreadable_photo_is_said_once(shapes_folder, recipe_file, tmp_path, command):
+    data = shutil.copytree(shapes_folder, tmp_path / "shapes")
+    photo = min((data / "photos").iterdir())
+    run = begun(tmp_path / "run", data, recipe_file)
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size // 2])
+    run_stages(resume_run(run), "discover")  # takes up that a photo has changed
+    assert command("relate", run).err.count("skipped") == 1
+    assert command("estimate", run).code == 0
+    assert f"{photo.stem}.png" not in masks_of(run)
+
+
 def test_a_missing_or_damaged_file_is_said_in_a_line(related, tmp_path, command):
     run = shutil.copytree(related, tmp_path / "run")
     (run / "affinities.safetensors").write_bytes(b"nothing")

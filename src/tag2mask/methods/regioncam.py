@@ -94,9 +94,8 @@ class RegionCam(OfStages):
         activation = classifier.activation(seen.features[LAST]).detach()
         scores = activation.new_zeros(1, activation.shape[1], *stages[0].shape[2:])
         height, width = stages[-1].shape[2:]
-        for features, of_stage in zip(
-            stages, zip(*gradients, strict=True), strict=False
-        ):  # no gradients without labels
+        # Without labels there are no gradients.
+        for features, of_stage in zip(stages, zip(*gradients, strict=True), strict=False):
             found = torch.cat([semantic_map(gradient) for gradient in of_stage], 1)
             found = beyond_mean(propagate(found, features.detach(), (height, width)))
             scores[:, [label - 1 for label in labels]] += resize_like(found, scores)

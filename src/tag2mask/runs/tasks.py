@@ -13,7 +13,7 @@ from tag2mask.data import Sample, read_mask
 from tag2mask.data.loading import read_ahead
 from tag2mask.distributed import barrier, is_main, of_main
 from tag2mask.errors import RunError
-from tag2mask.inference import predict_masks
+from tag2mask.inference import predict_masks, with_mask
 from tag2mask.methods import load_method
 from tag2mask.names import ClassifierTraining, Teaching
 from tag2mask.networks.backbones import Backbone
@@ -146,7 +146,7 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     how, seed = run.recipe.segmenter, run.recipe.seed + rounds
     if rounds:
         how = how.model_copy(update={"method": Teaching.PLAIN})
-    samples = [sample for sample in run.train.samples if (masks / f"{sample.name}.png").exists()]
+    samples = with_mask(run.train.samples, masks)
     if not samples:
         raise RunError(f"{masks} contains no masks to train on; run the earlier stages")
     torch.manual_seed(seed)
@@ -176,7 +176,7 @@ def redraw(run: Run, rounds: int = 1) -> None:
     """Predict the training photos under their tags, for a round of retraining if there is one."""
     masks = run.masks_of_round(rounds)
     segmenter = SegmentationNetwork.load(run.segmenter_after(rounds - 1)).to(run.device)
-    readable = [s for s in run.train.samples if (run.out / "proxy" / f"{s.name}.png").exists()]
+    readable = with_mask(run.train.samples, run.out / "proxy")
     put_corrected(run, readable, masks)
     prepare_crf(run.recipe.inference.crf is not None)
     predict_masks(segmenter, readable, masks, run.recipe, known_labels=True, strict=run.strict)

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from tag2mask.config import Recipe
 from tag2mask.data import ImageSet
 from tag2mask.distributed import device, world
+from tag2mask.inference import with_mask
 from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.speed import folded_backbone
 from tag2mask.training.datasets import FrozenFeatures, MaskedPhotos, Pair, TaggedPhotos
@@ -60,12 +61,12 @@ def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path
         masks: folder of one palette PNG a photo; None to learn from the labels alone.
     """
     how, seed, workers = lesson.recipe.segmenter, lesson.recipe.seed, lesson.recipe.workers
-    samples, classes, size = lesson.data.samples, len(lesson.data.classes), how.size
+    every, classes, size = lesson.data.samples, len(lesson.data.classes), how.size
     backbone, layers = folded_backbone(lesson.classifier.backbone), lesson.classifier.backbone.layers
     photos: Callable[..., MaskedPhotos | TaggedPhotos] = (
-        partial(TaggedPhotos, samples, classes, size, 1.0, 0.0)
+        partial(TaggedPhotos, every, classes, size, 1.0, 0.0)
         if masks is None
-        else partial(MaskedPhotos, samples, masks, classes, size, 1.0)
+        else partial(MaskedPhotos, with_mask(every, masks), masks, classes, size, 1.0)
     )
 
     def of_maps(model: Any, *given: Tensor) -> Tensor:
