@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from tag2mask.config import load_recipe
+from tag2mask.config import AffinityConfig, load_recipe
 from tag2mask.data import read_mask
 from tag2mask.runs.estimate import estimate_mask, tagged_scores
 from tag2mask.runs.folder import Source, open_run, resume_run
+from tag2mask.runs.learnt import relate_positions
 from tag2mask.runs.relate import small_mask
 from tag2mask.runs.stages import run_stages
 
-AFFINITY = "proxy.affinity={epochs: 3}"
+AFFINITY = "proxy.affinity={epochs: 3, shows: 1}"
 
 
 def masks_of(run):
@@ -97,6 +98,18 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(related, shapes_folder, 
     assert {file.name: file.stat().st_mtime_ns for file in drawn[1:]} == times
     after, before = masks_of(begun(tmp_path / "run", shapes_folder, recipe_file)), masks_of(related)
     assert all((after[name] == before[name]).all() for name in before)
+
+
+@pytest.mark.parametrize(("shows", "times"), [(1, 1), (33, 1), (66, 2), (100, 3)])
+def test_few_photos_are_shown_more_often(related, shows, times, tmp_path, monkeypatch):
+    lessons = []
+    monkeypatch.setattr("tag2mask.runs.learnt.learn_affinities", lambda head, lesson, masks: lessons.append(lesson))
+    run = resume_run(shutil.copytree(related, tmp_path / "run"))
+    how = run.recipe.proxy.model_copy(update={"affinity": AffinityConfig(epochs=3, shows=shows)})
+    run.recipe = run.recipe.model_copy(update={"proxy": how})
+    relate_positions(run, tmp_path)
+    assert len(run.train) == 11
+    assert [lesson.times for lesson in lessons] == [times]
 
 
 def test_an_unreadable_photo_is_said_once(shapes_folder, recipe_file, tmp_path, command):

@@ -163,6 +163,7 @@ class AffinityConfig(_Part):
 
     Attributes:
         epochs: of the head, over photos of ``patterns.size``.
+        shows: how many photos the head sees in all, at least: an epoch of few photos shows each of them several times.
         learning_rate: of the head, to zero with power 0.9.
         power: beta, to which affinities are taken; a larger one spreads scores less.
         steps: of the walk.
@@ -171,6 +172,7 @@ class AffinityConfig(_Part):
     """
 
     epochs: Positive = 2
+    shows: Positive = 1200
     learning_rate: Rate = 3e-3
     power: Annotated[float, Field(gt=0, le=100)] = 8.0
     steps: Annotated[int, Field(gt=0, le=4096)] = 64

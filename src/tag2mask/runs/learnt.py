@@ -92,7 +92,8 @@ def relate_positions(run: Run, masks: Path) -> None:
     head = AffinityHead([classifier.backbone.channels[layer] for layer in classifier.backbone.layers]).to(run.device)
     file = affinities_file(run)
     checkpoint = checkpoint_of(file)
-    learn_affinities(head, Lesson(classifier, run.train, recipe, checkpoint, run.strict, "affinities"), masks)
+    times = max(1, round(how.shows / (how.epochs * len(run.train))))
+    learn_affinities(head, Lesson(classifier, run.train, recipe, checkpoint, run.strict, "affinities", times), masks)
     if is_main():
         save_tensors(file, head.state_dict(), AFFINITIES, {"classes": list(classifier.classes)})
         checkpoint.unlink(missing_ok=True)

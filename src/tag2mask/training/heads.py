@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from tag2mask.config import Recipe
 from tag2mask.data import ImageSet
@@ -37,6 +37,7 @@ class Lesson:
         checkpoint: a training that was killed goes on from this file; its folder is the run's.
         strict: raise for an unreadable photo instead of skipping it.
         label: what the progress shows.
+        times: how often an epoch shows each photo.
     """
 
     classifier: Classifier
@@ -45,6 +46,7 @@ class Lesson:
     checkpoint: Path
     strict: bool = False
     label: str = "method"
+    times: int = 1
 
 
 def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path | None = None) -> None:
@@ -86,6 +88,8 @@ def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path
                 frozen.compute(workers, f"{lesson.label}, features")
                 kept = frozen
         data: Dataset[tuple[int, Pair | str]] = kept or photos()
+        if lesson.times > 1:
+            data = Subset(data, lesson.times * [*range(len(data))])  # type: ignore[arg-type]
         fit(
             module, data, of_maps,
             torch.optim.AdamW(module.parameters(), how.learning_rate, weight_decay=how.weight_decay),
