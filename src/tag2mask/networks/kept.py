@@ -81,27 +81,32 @@ class KeptFeatures:
     Args:
         folder: where they are kept, in a folder per input size.
         backbone: on the CPU.
+        mirrored: whether mirror images are seen too; else a photo's maps turned round stand for theirs in training.
     """
 
-    def __init__(self, folder: Path, backbone: Backbone) -> None:
-        self.folder, self.backbone, self._at = folder, backbone, dict[int, Kept]()
+    def __init__(self, folder: Path, backbone: Backbone, mirrored: bool = False) -> None:
+        self.folder, self.backbone, self.mirrored, self._at = folder, backbone, mirrored, dict[str, Kept]()
 
-    def maps(self, sample: Sample, side: int) -> dict[str, Tensor]:
+    def maps(self, sample: Sample, side: int, turned: bool = False) -> dict[str, Tensor]:
         """Return a photo's feature maps by layer, float32 1 x D x h x w.
 
         Args:
             sample: the photo.
             side: of the square input in pixels.
+            turned: those of its mirror image.
 
         Raises:
             DataError: the photo cannot be read.
         """
-        kept = self._at.get(side) or self._at.setdefault(side, Kept(self.folder / str(side), self._weights))
+        mirrored = turned and self.mirrored
+        at = f"{side}-mirrored" if mirrored else str(side)
+        kept = self._at.get(at) or self._at.setdefault(at, Kept(self.folder / at, self._weights))
         maps = kept.read(sample)
         if maps is None:
-            maps = self._see(sample, side)
+            maps = self._see(sample, side, mirrored)
             kept.write(sample, maps)
-        return {layer: maps[layer].float() for layer in self.backbone.layers}
+        maps = {layer: maps[layer].float() for layer in self.backbone.layers}
+        return {layer: one.flip(-1) for layer, one in maps.items()} if turned and not mirrored else maps
 
     @cached_property
     def _weights(self) -> str:
@@ -116,9 +121,9 @@ class KeptFeatures:
         return folded_backbone(self.backbone)
 
     @torch.inference_mode()
-    def _see(self, sample: Sample, side: int) -> dict[str, Tensor]:
+    def _see(self, sample: Sample, side: int, mirrored: bool) -> dict[str, Tensor]:
         pixels = resize(as_tensor(sample.read())[None].float(), (side, side), antialias=True)
-        seen = self._fast(pixels)
+        seen = self._fast(pixels.flip(-1) if mirrored else pixels)
         return {layer: seen[layer].clamp(-_LARGEST, _LARGEST).half() for layer in self.backbone.layers}
 
 

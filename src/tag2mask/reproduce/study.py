@@ -3,6 +3,7 @@
     paper/  shared/         classifier.safetensors, patterns.safetensors (of C41), patterns-C42.safetensors, ...
             C41/ C42/ C43/  run folders with the shared classifier and patterns
             cam/ mdc/ ...   run folders of other methods with the shared classifier, for Table 2
+            features/       what a frozen backbone sees in the photos, for all segmenters of Table 2
             table1.md, table1.csv, figure3.pdf, figure3.png, ...
 
 One classifier and one pass for the patterns serve all layers; what is there already is not done again.
@@ -25,8 +26,10 @@ from tag2mask.distributed import barrier, is_main, of_main
 from tag2mask.errors import DataError, RecipeError, RunError, nearest
 from tag2mask.files import share_file
 from tag2mask.inference import predict_masks
+from tag2mask.names import StageName
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.networks.kept import kept_folder
 from tag2mask.progress import duration
 from tag2mask.reproduce.items import ITEMS, LAYERS, Reproduced, Study, network_of
 from tag2mask.reproduce.methods import RECIPE, chosen_methods, method_recipes
@@ -96,8 +99,10 @@ def reproduce(
     with ExitStack() as rows_locked:
         with locked(study.out, wait=True):
             _prepare(study, wanted, layers, rows, rows_locked)
-        for run in (*study.runs.values(), *study.methods.values()):
-            _finish(run)
+        for run in study.runs.values():
+            _finish(run, StageName.REPORT)
+        for run in study.methods.values():
+            _finish(run, StageName.EVALUATE)
         with locked(study.out, wait=True):
             if study.item == "table1":
                 _score_before_retraining(study.runs["C41"])
@@ -128,6 +133,7 @@ def _prepare(
         study.runs[layer] = _begun(shared, recipe, study.out / _folder(layer, wanted), rows_locked)
     for name, recipe in rows.items():
         study.methods[name] = _begun(shared, recipe, study.out / name, rows_locked)
+        study.methods[name].kept = kept_folder(study.out)
     _find_patterns(shared, layers)
     for layer, run in study.runs.items():
         _share(shared, run, {"classifier": "classifier.safetensors", "patterns": patterns_file(layer, LAYERS)})
@@ -285,11 +291,11 @@ def _share_files(shared: Run, run: Run, files: Mapping[str, str]) -> None:
             share_file(shared.out / files[name], target)
 
 
-def _finish(run: Run) -> None:
-    """Do all stages, unless the last segmenter has been scored already."""
+def _finish(run: Run, until: StageName) -> None:
+    """Do all stages up to one, unless the last segmenter has been scored already."""
     if not of_main(_is_scored(run, "prediction", run.segmenter_file)):
         log.info("%s: roughly %s on this machine", run.out, duration(estimate_seconds(run)))
-        run_stages(run)
+        run_stages(run, until)
 
 
 def _is_scored(run: Run, name: str, segmenter: Path) -> bool:

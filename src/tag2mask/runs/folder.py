@@ -67,6 +67,7 @@ class Run:
         given_eval: evaluation photos that were made in Python.
         keep: go on as before where the data has changed.
         shares: the folder whose classifier it uses; None for its own.
+        kept: folder of feature maps that it shares with other runs; None for its own, once it is refined.
     """
 
     out: Path
@@ -77,6 +78,7 @@ class Run:
     given_eval: ImageSet | None = field(default=None, repr=False)
     keep: bool = False
     shares: Path | None = None
+    kept: Path | None = None
 
     @cached_property
     def _listed(self) -> ImageSet:
@@ -198,8 +200,7 @@ class Run:
         """Put a value into metrics.json; of several processes, only the main one writes."""
         if not is_main():
             return
-        metrics = read_metrics(self.out)
-        metrics[name] = value
+        metrics = {**read_metrics(self.out), name: value}
         write_text(self.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
     def forget(self, *names: str, stage: str = "") -> None:
@@ -386,8 +387,8 @@ def with_flip(recipe: Recipe, classes: Sequence[str]) -> Recipe:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    paths = {**vars(run.source)}
-    return {"tag2mask": version("tag2mask"), "data": paths, "recipe": run.recipe.model_dump(mode="json")}
+    recipe = run.recipe.model_dump(mode="json")
+    return {"tag2mask": version("tag2mask"), "data": {**vars(run.source)}, "recipe": recipe}
 
 
 def _differences(mine: Any, theirs: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

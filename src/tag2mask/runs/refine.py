@@ -55,10 +55,13 @@ def refine(run: Run) -> None:
 
 
 def features_of(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None:
-    """Return the kept feature maps of a refined run's photos; None on a GPU, which sees a photo as fast as it reads."""
-    if not run.is_refined or run.recipe.tiles or run.device.type != "cpu" or world() > 1:
+    """Return the kept feature maps of the photos of a run that is refined, or that shares them with other runs.
+
+    None on a GPU, which sees a photo as fast as it reads.
+    """
+    if not (run.is_refined or run.kept) or run.recipe.tiles or run.device.type != "cpu" or world() > 1:
         return None
-    return KeptFeatures(kept_folder(run.out), segmenter.backbone)
+    return KeptFeatures(run.kept or kept_folder(run.out), segmenter.backbone, mirrored=run.kept is not None)
 
 
 def _train(run: Run) -> None:

@@ -31,7 +31,7 @@ from tag2mask.runs.views import views_of
 from tag2mask.scoring import score_set
 from tag2mask.segmenter import Segmenter
 from tag2mask.training.classifier import mean_precision, train_classifier
-from tag2mask.training.segmenter import train_segmenter
+from tag2mask.training.segmenter import stays_the_same, train_segmenter
 
 log = logging.getLogger("tag2mask")
 
@@ -160,6 +160,7 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     train_segmenter(
         segmenter, samples, masks, how, tiles=run.recipe.tiles,
         seed=seed, workers=run.recipe.workers, checkpoint=checkpoint, label=file.stem, strict=run.strict,
+        kept=features_of(run, segmenter) if run.kept and stays_the_same(how) else None,
     )  # fmt: skip
     if is_main():
         segmenter.save(file)

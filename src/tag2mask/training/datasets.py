@@ -267,13 +267,12 @@ class KeptPhotos(Dataset[tuple[int, "Pair | str"]]):
     def __getitem__(self, index: int) -> tuple[int, Pair | str]:
         """Return float32 D x h x w for each layer, the uint8 mask and the labels, float C."""
         (sample, _), side = self.photos.items[index], self.photos.size
+        turned = bool(torch.rand(()) < 0.5)
         try:
-            maps = self.kept.maps(sample, side)
+            maps = self.kept.maps(sample, side, turned)
             mask = read_mask(self.photos.masks / f"{sample.name}.png")
         except DataError as error:
             return index, str(error)
-        small = np.array(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST))
-        seen = [*(one[0] for one in maps.values()), torch.from_numpy(small)]
-        if torch.rand(()) < 0.5:
-            seen = [one.flip(-1) for one in seen]
-        return index, (*seen, self.photos.targets[index])
+        small = torch.from_numpy(np.array(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST)))
+        small = small.flip(-1) if turned else small
+        return index, (*(one[0] for one in maps.values()), small, self.photos.targets[index])
