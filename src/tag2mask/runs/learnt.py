@@ -15,6 +15,7 @@ from tag2mask.names import Schedule
 from tag2mask.networks.backbones import pyramid_layers
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.weights import load_tensors, load_weights, refusing, save_tensors
+from tag2mask.runs.features import shared_features
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of
 from tag2mask.training.affinity import AffinityHead, learn_affinities
 from tag2mask.training.heads import Lesson
@@ -38,10 +39,11 @@ def learn(run: Run) -> None:
     classifier = Classifier.load(run.classifier_file, method.layers(run.recipe), stride)
     check_classes(run, classifier.classes, run.classifier_file)
     classifier.to(run.device).requires_grad_(False)
+    checkpoint = checkpoint_of(learnt_file(run))
+    lesson = Lesson(classifier, run.train, run.recipe, checkpoint, run.strict, kept=shared_features(run, classifier))
     torch.manual_seed(seed)
     module = method.build(classifier, run.recipe).to(run.device)
-    checkpoint = checkpoint_of(learnt_file(run))
-    method.learn(module, Lesson(classifier, run.train, run.recipe, checkpoint, run.strict))
+    method.learn(module, lesson)
     if is_main():
         save_tensors(learnt_file(run), module.state_dict(), KIND, {"method": name, "classes": list(classifier.classes)})
         checkpoint.unlink(missing_ok=True)

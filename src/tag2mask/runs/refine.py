@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tag2mask.data import ImageSet, Sample, write_mask
-from tag2mask.distributed import barrier, is_main, share, world
+from tag2mask.distributed import barrier, is_main, share
 from tag2mask.errors import DataError, RunError
 from tag2mask.files import share_file
 from tag2mask.inference import forward, forward_kept, most_likely, predict_masks, without_mask
@@ -24,6 +24,7 @@ from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.kept import KeptFeatures, kept_folder, remove_others
 from tag2mask.runs.corrected import corrected_mask, shown_in
 from tag2mask.runs.estimate import prepare_crf
+from tag2mask.runs.features import features_of
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of
 from tag2mask.training.segmenter import train_segmenter
 
@@ -52,16 +53,6 @@ def refine(run: Run) -> None:
         segmenter, run.train.samples, run.refined_masks, run.recipe, known_labels=True, strict=run.strict,
         kept=features_of(run, segmenter),
     )  # fmt: skip
-
-
-def features_of(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None:
-    """Return the kept feature maps of the photos of a run that is refined, or that shares them with other runs.
-
-    None on a GPU, which sees a photo as fast as it reads.
-    """
-    if not (run.is_refined or run.kept) or run.recipe.tiles or run.device.type != "cpu" or world() > 1:
-        return None
-    return KeptFeatures(run.kept or kept_folder(run.out), segmenter.backbone, mirrored=run.kept is not None)
 
 
 def _train(run: Run) -> None:

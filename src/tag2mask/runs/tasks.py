@@ -24,9 +24,10 @@ from tag2mask.patterns.orientation import SURE
 from tag2mask.report import OverviewRow, PhotoSet, save_overview, save_page, save_patterns
 from tag2mask.runs.confidence import confidences_of, with_corrected, write_confidences
 from tag2mask.runs.estimate import prepare_crf
+from tag2mask.runs.features import features_of
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of, read_metrics
 from tag2mask.runs.learnt import learn
-from tag2mask.runs.refine import features_of, not_corrected, put_corrected, share_masks
+from tag2mask.runs.refine import not_corrected, put_corrected, share_masks
 from tag2mask.runs.views import views_of
 from tag2mask.scoring import score_set
 from tag2mask.segmenter import Segmenter

@@ -80,7 +80,7 @@ class MaskedPhotos(Dataset[tuple[int, "Pair | str"]]):
         tiles: TilesConfig | None = None,
         seed: int = 0,
     ) -> None:
-        self.masks, self.size = masks, size
+        self.samples, self.masks, self.size = samples, masks, size
         self.items: list[tuple[Sample, Tile | None]] = [(sample, None) for sample in samples]
         self.targets = targets_of((sample.labels for sample in samples), classes)
         if tiles is not None:
@@ -250,14 +250,16 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
 
 
 class KeptPhotos(Dataset[tuple[int, "Pair | str"]]):
-    """What `KeptFeatures` keeps of photos, by chance turned left to right, with masks and labels; or what is wrong.
+    """What `KeptFeatures` keeps of photos, by chance turned left to right, with labels; or what is wrong.
+
+    Where the photos have masks, each comes with its mask before its labels.
 
     Args:
         photos: whole photos.
         kept: feature maps of them.
     """
 
-    def __init__(self, photos: MaskedPhotos, kept: KeptFeatures) -> None:
+    def __init__(self, photos: MaskedPhotos | TaggedPhotos, kept: KeptFeatures) -> None:
         self.photos, self.kept = photos, kept
 
     def __len__(self) -> int:
@@ -265,14 +267,15 @@ class KeptPhotos(Dataset[tuple[int, "Pair | str"]]):
         return len(self.photos)
 
     def __getitem__(self, index: int) -> tuple[int, Pair | str]:
-        """Return float32 D x h x w for each layer, the uint8 mask and the labels, float C."""
-        (sample, _), side = self.photos.items[index], self.photos.size
-        turned = bool(torch.rand(()) < 0.5)
+        """Return float32 D x h x w for each layer, the uint8 mask if there is one, and the labels, float C."""
+        sample, turned = self.photos.samples[index], bool(torch.rand(()) < 0.5)
         try:
-            maps = self.kept.maps(sample, side, turned)
-            mask = read_mask(self.photos.masks / f"{sample.name}.png")
+            seen = [one[0] for one in self.kept.maps(sample, self.photos.size, turned).values()]
+            if isinstance(self.photos, MaskedPhotos):
+                mask = read_mask(self.photos.masks / f"{sample.name}.png")
+                square = Image.fromarray(mask).resize((self.photos.size, self.photos.size), Image.Resampling.NEAREST)
+                small = torch.from_numpy(np.array(square))
+                seen.append(small.flip(-1) if turned else small)
         except DataError as error:
             return index, str(error)
-        small = torch.from_numpy(np.array(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST)))
-        small = small.flip(-1) if turned else small
-        return index, (*(one[0] for one in maps.values()), small, self.photos.targets[index])
+        return index, (*seen, self.photos.targets[index])

@@ -19,8 +19,9 @@ from tag2mask.data import ImageSet
 from tag2mask.distributed import device, world
 from tag2mask.inference import with_mask
 from tag2mask.networks.classifier import Classifier, targets_of
+from tag2mask.networks.kept import KeptFeatures
 from tag2mask.networks.speed import folded_backbone
-from tag2mask.training.datasets import FrozenFeatures, MaskedPhotos, Pair, TaggedPhotos
+from tag2mask.training.datasets import FrozenFeatures, KeptPhotos, MaskedPhotos, Pair, TaggedPhotos
 from tag2mask.training.loop import fit
 
 Loss = Callable[..., Tensor]
@@ -38,6 +39,8 @@ class Lesson:
         strict: raise for an unreadable photo instead of skipping it.
         label: what the progress shows.
         times: how often an epoch shows each photo.
+        kept: feature maps of the photos by the classifier's backbone, the method's layers among them, where they are
+            shared with other runs.
     """
 
     classifier: Classifier
@@ -47,13 +50,15 @@ class Lesson:
     strict: bool = False
     label: str = "method"
     times: int = 1
+    kept: KeptFeatures | None = None
 
 
 def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path | None = None) -> None:
     """Train a module on the feature maps of a frozen backbone, of whole photos and, by chance, their mirror images.
 
     It is trained as a segmenter's head on a frozen backbone is: size, epochs, batch, rate, schedule and decay are those
-    of the recipe's ``segmenter``; the stride is that of ``patterns``. On a CPU the maps are computed once.
+    of the recipe's ``segmenter``; the stride is that of ``patterns``. On a CPU the maps are computed once, or read
+    where the lesson has them.
 
     Args:
         module: trained in place.
@@ -64,7 +69,8 @@ def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path
     """
     how, seed, workers = lesson.recipe.segmenter, lesson.recipe.seed, lesson.recipe.workers
     every, classes, size = lesson.data.samples, len(lesson.data.classes), how.size
-    backbone, layers = folded_backbone(lesson.classifier.backbone), lesson.classifier.backbone.layers
+    backbone = folded_backbone(lesson.classifier.backbone)
+    layers = (lesson.kept or lesson.classifier).backbone.layers
     photos: Callable[..., MaskedPhotos | TaggedPhotos] = (
         partial(TaggedPhotos, every, classes, size, 1.0, 0.0)
         if masks is None
@@ -78,9 +84,9 @@ def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path
             maps = {layer: one.float() for layer, one in backbone(given[0]).items()}  # as they are kept on a CPU
         return loss(model, maps, *given[1:])
 
-    kept = None
+    kept: FrozenFeatures | KeptPhotos | None = KeptPhotos(photos(), lesson.kept) if lesson.kept else None
     with ExitStack() as files:
-        if device().type == "cpu" and world() == 1:
+        if not kept and device().type == "cpu" and world() == 1:
             frozen = files.enter_context(
                 closing(FrozenFeatures(photos(flip=0), backbone, layers, lesson.checkpoint.parent))
             )

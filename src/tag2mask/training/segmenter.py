@@ -101,7 +101,7 @@ def train_segmenter(
                 frozen.compute(workers, f"{label}, features")
                 data, of_maps = frozen, True
         if often:
-            items = (data if isinstance(data, MaskedPhotos) else cast(KeptPhotos, data).photos).items
+            items = cast(MaskedPhotos, data if isinstance(data, MaskedPhotos) else cast(KeptPhotos, data).photos).items
             data = Subset(data, [place for place, (one, _) in enumerate(items) for _ in range(often.get(one.name, 1))])
         groups = parameter_groups(segmenter, how.learning_rate, how.backbone_learning_rate)
         fit(
