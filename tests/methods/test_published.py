@@ -15,7 +15,7 @@ CAM = {
 SEEDS = {"proxy": {**CAM["proxy"], "crf": "none", "cam_thresholds": (0.05, 0.2)}}
 PUBLISHED = {
     "cam": CAM,
-    "gradcam": CAM,
+    "gradcam": {**CAM, "patterns": {"layers": ["last"]}},
     "ddt": {"proxy": {"conflict": "ignore", "sharpness": 3}, "segmenter": {"method": "plain"}},
     "sec": {**SEEDS, "segmenter": {"method": "sec", "crop": 1, "retrain": 0}},
     "dsrg": {**SEEDS, "segmenter": {"method": "dsrg", "crop": 1, "retrain": 1}},

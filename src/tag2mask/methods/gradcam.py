@@ -7,6 +7,7 @@ own maximum in the photo (``proxy.cam_thresholds``). Where several do, ``proxy.c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -63,9 +64,10 @@ def _seen(classifier: Classifier, images: Tensor, labels: Sequence[Sequence[int]
 
 
 class GradCam(Cam):
-    """Grad-CAM at the recipe's first layer; at ``patterns.layers=[last]`` it is CAM."""
+    """Grad-CAM at the last layer, as published, where it is CAM; ``patterns.layers`` takes it to another."""
 
     title = "Grad-CAM"
+    settings: ClassVar[tuple[str, ...]] = (*Cam.settings, f"patterns.layers=[{LAST}]")
     options = (*Cam.options, "patterns.layers")
 
     def refusal(self, backbone: Backbone) -> str:
