@@ -205,6 +205,29 @@ def test_table_2_puts_methods_on_one_classifier_beside_the_published_figures(out
     assert len(rows_of(out / "table2-methods.csv")) == 3  # rows that are there stay
 
 
+def test_rows_of_table_2_share_what_the_frozen_backbone_sees(
+    command, recipe_file, shapes_folder, tmp_path, monkeypatch
+):
+    for name in ("heads", "segmenter"):
+        monkeypatch.setattr(f"tag2mask.training.{name}.FrozenFeatures", None)  # what one training alone keeps
+    out, kept = tmp_path / "out", tmp_path / "out/features"
+    frozen = ("epochs=3", "train_from=last", "crop=1", "output_stride=16")
+    settings = [*(f"segmenter.{one}" for one in frozen), "patterns.output_stride=16", "classifier.train=head"]
+    settings += ["backbone.name=tf_efficientnet_lite0", "backbone.weights=auto"]
+    call = ("reproduce", "table2", shapes_folder, "--out", out, "--recipe", recipe_file)
+    call += tuple(part for setting in settings for part in ("--set", setting))
+    said = command(*call, "--method", "mdc")
+    assert said.code == 0, said.err
+    files = {file: file.stat().st_mtime_ns for file in kept.glob("**/*.safetensors")}
+    run = resume_run(out / "mdc")
+    ends = {end: kept / f"{run.recipe.segmenter.size}{end}" for end in ("", "-mirrored")}
+    seen = {end: {file.stem for file in files if file.parent == folder} for end, folder in ends.items()}
+    assert seen[""] | seen["-mirrored"] >= {sample.name for sample in run.train.samples} >= seen["-mirrored"] > set()
+    assert command(*call, "--method", "cam").code == 0
+    assert all(file.stat().st_mtime_ns == before for file, before in files.items())
+    assert not (out / "cam/report/index.html").exists()
+
+
 HOLD = """
 import sys, time
 from filelock import FileLock

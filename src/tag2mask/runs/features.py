@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+
 from tag2mask.distributed import world
-from tag2mask.names import ClassifierTraining
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.kept import KeptFeatures, kept_folder
@@ -25,11 +26,12 @@ def shared_features(run: Run, classifier: Classifier) -> KeptFeatures | None:
     """Return what several runs keep of their photos, where the segmenter's frozen backbone is the classifier's too."""
     how, recipe = run.recipe.segmenter, run.recipe
     same = how.backbone is None and how.output_stride == recipe.patterns.output_stride
-    if not (run.kept and same and stays_the_same(how) and recipe.classifier.train == ClassifierTraining.HEAD):
+    if not (run.kept and same and stays_the_same(how) and run.device.type == "cpu"):
         return None
     segmenter = SegmentationNetwork(
         recipe.backbone.name, classifier.classes, head=how.head, output_stride=how.output_stride,
         weights=recipe.backbone.weights,
     )  # fmt: skip
-    there = set(classifier.backbone.layers) <= set(segmenter.backbone.layers)
-    return features_of(run, segmenter) if there else None
+    mine, theirs = segmenter.backbone, classifier.backbone.state_dict()
+    alike = all(torch.equal(tensor, theirs[name]) for name, tensor in mine.state_dict().items())
+    return features_of(run, segmenter) if alike and set(classifier.backbone.layers) <= set(mine.layers) else None
