@@ -33,5 +33,6 @@ def shared_features(run: Run, classifier: Classifier) -> KeptFeatures | None:
         weights=recipe.backbone.weights,
     )  # fmt: skip
     mine, theirs = segmenter.backbone, classifier.backbone.state_dict()
-    alike = all(torch.equal(tensor, theirs[name]) for name, tensor in mine.state_dict().items())
+    own = mine.state_dict()
+    alike = own.keys() <= theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in own.items())
     return features_of(run, segmenter) if alike and set(classifier.backbone.layers) <= set(mine.layers) else None
