@@ -55,3 +55,8 @@ def resize_part(maps: Tensor, size: tuple[int, int], rows: slice, columns: slice
 def resize_like(maps: Tensor, other: Tensor) -> Tensor:
     """Bring maps to the size of others, the last two axes being height and width, bilinear."""
     return resize(maps, other.shape[-2:])
+
+
+def masks_like(masks: Tensor, maps: Tensor) -> Tensor:
+    """Return masks, uint8 N x H x W, at the positions of maps, ... x h x w, int64 N x h x w, by the nearest pixel."""
+    return functional.interpolate(masks[:, None].float(), maps.shape[-2:], mode="nearest-exact")[:, 0].long()

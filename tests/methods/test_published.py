@@ -21,7 +21,7 @@ PUBLISHED = {
     "dsrg": {**SEEDS, "segmenter": {"method": "dsrg", "crop": 1, "retrain": 1}},
     "emadapt": {"proxy": {**CAM["proxy"], "crf": "none"}, "segmenter": {"method": "em", "crop": 1, "retrain": 0}},
     "aepsl": {**CAM, "segmenter": {"method": "plain", "tag_weight": 1}},
-    **dict.fromkeys(("affinitynet", "dcsm", "ficklenet", "mdc", "multicues", "regioncam", "seenet"), CAM),
+    **dict.fromkeys(("affinitynet", "dcsm", "ficklenet", "mcof", "mdc", "multicues", "regioncam", "seenet"), CAM),
 }
 WITHOUT_OURS = {
     "proxy": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,24 +15,26 @@ from torch import nn
 from tag2mask.config import load_recipe
 from tag2mask.data import load, read_mask
 from tag2mask.errors import WeightsError
-from tag2mask.methods import load_method
+from tag2mask.methods import load_method, mcof
 from tag2mask.methods.aepsl import erase, rounds
 from tag2mask.methods.affinitynet import sure_labels, with_background
 from tag2mask.methods.base import Network
 from tag2mask.methods.cam import normalised_cam
 from tag2mask.methods.dcsm import candidates, differences, guided
 from tag2mask.methods.ficklenet import Fickle, chosen
+from tag2mask.methods.mcof import labelled, over_regions, region_loss, superpixels
 from tag2mask.methods.mdc import DilatedBlocks, fused
 from tag2mask.methods.seenet import SelfErasing, attention, ternary
 from tag2mask.networks.backbones import LAST, Backbone
 from tag2mask.runs.estimate import load_network
 from tag2mask.runs.folder import resume_run
+from tag2mask.runs.learnt import learnt_checkpoints
 from tag2mask.training.affinity import AffinityHead, affinity, affinity_loss, neighbours, walk
 from tag2mask.training.expectation import em_loss, expected
-from tag2mask.training.heads import prior, tag_loss
+from tag2mask.training.heads import Lesson, prior, tag_loss
 
 NETWORK = ("--set", "backbone.name=resnet10t", "--set", "segmenter.epochs=3")
-LEARNING = ("aepsl", "affinitynet", "ficklenet", "mdc", "seenet")
+LEARNING = ("aepsl", "affinitynet", "ficklenet", "mcof", "mdc", "seenet")
 
 
 def ones_at(size, *places):
@@ -105,25 +108,25 @@ def test_seenet_finds_the_same_in_a_photo_and_its_mirror_image():
     assert (found >= torch.maximum(normalised_cam(first), normalised_cam(second)) - 1e-6).all()
 
 
-@pytest.mark.parametrize("name", ["affinitynet", "ficklenet", "mdc", "seenet"])
+@pytest.mark.parametrize("name", ["affinitynet", "ficklenet", "mcof", "mdc", "seenet"])
 def test_heads_learn_the_same_in_16_bits_and_begin_at_the_shares_of_tags(name, monkeypatch, tmp_path):
     method, losses = load_method(name), []
     file = "tag2mask.training.affinity" if name == "affinitynet" else f"tag2mask.methods.{name}"
     monkeypatch.setattr(f"{file}.learn_on_features", lambda module, lesson, loss, *masks: losses.append(loss))
-    monkeypatch.setattr("tag2mask.methods.affinitynet.write_sure_labels", lambda *_: None)
+    monkeypatch.setattr(f"tag2mask.methods.{name}.write_labels", lambda *_: None, raising=False)
     recipe = load_recipe("fast", ["backbone.name=resnet10t"])
     layers = method.layers(recipe)
     backbone = SimpleNamespace(layers=layers, channels=dict.fromkeys(layers, 8))
     classifier = SimpleNamespace(backbone=backbone, classes=("a", "b"), head=nn.Linear(1, 1))
     data = SimpleNamespace(samples=[SimpleNamespace(labels=(1,)), SimpleNamespace(labels=())], classes=("a", "b"))
     module = method.build(classifier, recipe).train()
-    method.learn(module, SimpleNamespace(classifier=classifier, data=data, recipe=recipe, checkpoint=tmp_path / "x"))
+    method.learn(module, Lesson(classifier, data, recipe, tmp_path / "x"))
     begin = {key: value for key, value in module.named_parameters() if key.endswith("bias") and len(value) == 2}
-    assert len(begin) == {"affinitynet": 0, "ficklenet": 1, "mdc": 4, "seenet": 2}[name]
+    assert len(begin) == {"affinitynet": 0, "ficklenet": 1, "mcof": 0, "mdc": 4, "seenet": 2}[name]
     for value in begin.values():
         torch.testing.assert_close(value.detach().sigmoid(), torch.tensor([0.5, 0.001]))
     features = {layer: torch.rand(2, 8, 11, 12) for layer in layers}
-    masks = [torch.randint(0, 3, (2, 44, 48), dtype=torch.uint8)] if name == "affinitynet" else []
+    masks = [torch.randint(0, 3, (2, 44, 48), dtype=torch.uint8)] if name in ("affinitynet", "mcof") else []
     found, state = [], torch.get_rng_state()
     for in_16_bits in (False, True):
         torch.set_rng_state(state)
@@ -134,6 +137,70 @@ def test_heads_learn_the_same_in_16_bits_and_begin_at_the_shares_of_tags(name, m
         assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
         found.append(loss.item())
     assert found[0] == pytest.approx(found[1], rel=0.02)
+
+
+def test_superpixels_end_at_edges():
+    image = torch.zeros(3, 80, 96, dtype=torch.uint8)
+    image[0, :, 37:] = 200  # an edge that no cell of the grid has
+    regions = superpixels(image, across=5)
+    assert regions.shape == (40, 48)
+    assert regions.unique().tolist() == list(range(25))
+    left, right = set(regions[:, :18].unique().tolist()), set(regions[:, 19:].unique().tolist())
+    assert not left & right
+
+
+def test_a_region_is_what_its_positions_have_in_common_and_only_tags_count():
+    image = torch.zeros(3, 80, 80, dtype=torch.uint8)
+    image[:, 40:] = 200
+    regions = superpixels(image)
+    maps = torch.randn(3, 20, 20)
+    means = over_regions(maps, regions)
+    large = torch.nn.functional.interpolate(maps[None], (40, 40), mode="bilinear")[0]
+    for number in regions.unique().tolist():
+        inside = regions == number
+        torch.testing.assert_close(
+            means[:, inside], large[:, inside].mean(1, keepdim=True).expand(3, int(inside.sum()))
+        )
+    logits = torch.zeros(1, 4, 20, 20)
+    logits[:, 1, 10:], logits[:, 2], logits[:, 3] = 5, 1, 9  # class 3 is no tag
+    found = labelled(lambda seen: seen[0], ["fine"], image, {"fine": logits}, [1, 2])
+    assert (found[:19] == 2).all()
+    assert (found[21:] == 1).all()
+
+
+def test_a_region_that_is_not_known_teaches_nothing():
+    logits = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    masks = torch.tensor([[[1, 255], [255, 0]]], dtype=torch.uint8)
+    loss = region_loss(["fine"], lambda seen: seen[0], {"fine": logits}, masks, torch.ones(1, 2))
+    assert loss.item() == pytest.approx(math.log(3))
+    loss.backward()
+    assert (logits.grad[0].abs().sum(0) > 0).tolist() == [[True, False], [False, True]]
+    nothing = region_loss(["fine"], lambda seen: seen[0], {"fine": logits}, masks.fill_(255), torch.ones(1, 2))
+    assert nothing.item() == 0
+
+
+def test_mcof_goes_on_in_the_step_where_it_was_killed(run_method, monkeypatch):
+    steps = ("--until", "discover", "--set", "segmenter.epochs=2")
+    out = run_method("mcof", *steps)
+    wanted = (out / "learnt.safetensors").read_bytes()
+    (out / "learnt.safetensors").unlink()
+    learn, seen = mcof.learn_on_features, []
+
+    def killed(module, lesson, *given):
+        seen.append(lesson.checkpoint.name)
+        if len(seen) == 3:
+            raise RuntimeError("killed")
+        learn(module, lesson, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mcof, "learn_on_features", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            run_method("mcof", *steps)
+    assert seen == [".learnt-0.pt", ".learnt-1.pt", ".learnt-2.pt"]
+    assert [file.name for file in learnt_checkpoints(resume_run(out))] == seen[:2]
+    run_method("mcof", *steps)
+    assert not [*out.glob(".learnt*"), *out.glob("regions")]
+    assert (out / "learnt.safetensors").read_bytes() == wanted
 
 
 def test_tags_begin_at_their_share():
@@ -296,7 +363,7 @@ def run_method(command, finished_run, shapes_folder, recipe_file, tmp_path):
 def test_masks_show_tags_and_background(run_method, shapes_folder, method):
     out = run_method(method, "--set", "patterns.layers=[layer3.0]", "--until", "estimate")
     assert (out / "learnt.safetensors").exists() == (method in LEARNING)
-    assert not [*out.glob("patterns*"), *out.glob("*.part"), *out.glob("sure-labels")]
+    assert not [*out.glob("patterns*"), *out.glob("*.part"), *out.glob("sure-labels"), *out.glob("regions")]
     labels = {sample.name: set(sample.labels) for sample in load(shapes_folder).samples}
     seen = {file.stem: set(np.unique(read_mask(file)).tolist()) for file in (out / "proxy").glob("*.png")}
     assert len(seen) == 11
@@ -318,6 +385,18 @@ def test_what_is_learnt_is_read_again_and_masks_do_not_depend_on_the_batch(run_m
     run.recipe = run.recipe.model_copy(update={"proxy": run.recipe.proxy.model_copy(update={"method": "mdc"})})
     with pytest.raises(WeightsError, match="learnt by ficklenet, not mdc; delete it"):
         load_network(run)
+
+
+def test_an_unreadable_photo_is_said_once_however_often_a_method_looks(command, shapes_folder, recipe_file, tmp_path):
+    data, out = shutil.copytree(shapes_folder, tmp_path / "photos"), tmp_path / "out"
+    start = ("run", data, "--out", out, "--recipe", recipe_file, "--split", "train", *NETWORK)
+    assert command(*start, "--method", "mdc", "--until", "classify").code == 0
+    sample = load(data, split="train").samples[3]
+    whole = sample.image.read_bytes()
+    sample.image.write_bytes(whole[: len(whole) * 2 // 3])  # its size can be read, its pixels cannot
+    said = command(*start, "--method", "mdc", "--until", "discover", "--keep")
+    assert said.code == 0, said.err
+    assert said.err.count(sample.image.name) == 1
 
 
 def test_em_adapt_learns_from_tags_alone(run_method):

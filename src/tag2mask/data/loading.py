@@ -240,12 +240,22 @@ def _why_gone(said: str = "") -> str:
     )
 
 
-def keep_readable(batch: Iterable[tuple[int, Out | str]], strict: bool) -> Iterator[tuple[int, Out]]:
-    """Yield the items of a batch that could be read; log the others, or raise for them when ``strict``."""
+def keep_readable(
+    batch: Iterable[tuple[int, Out | str]], strict: bool, said: set[str] | None = None
+) -> Iterator[tuple[int, Out]]:
+    """Yield the items of a batch that could be read; log the others, or raise for them when ``strict``.
+
+    Args:
+        batch: items or what is wrong with them.
+        strict: raise.
+        said: what has been logged, which is not logged again; it grows.
+    """
     for index, item in batch:
         if not isinstance(item, str):
             yield index, item
         elif strict:
             raise DataError(item)
-        else:
+        elif said is None or item not in said:
             log.warning("skipped: %s", item)
+            if said is not None:
+                said.add(item)

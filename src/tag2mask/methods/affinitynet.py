@@ -13,29 +13,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tag2mask.config import Recipe
 from tag2mask.crf import prepare
-from tag2mask.data import write_mask
-from tag2mask.data.decode import photo_size
-from tag2mask.data.loading import photo_batches
-from tag2mask.distributed import barrier, share
-from tag2mask.methods.base import Network
-from tag2mask.methods.cam import Cam, normalised_cam
+from tag2mask.methods.base import Features, Network
+from tag2mask.methods.cam import Cam, against_background, normalised_cam
 from tag2mask.names import IGNORE
 from tag2mask.networks.backbones import LAST, pyramid_layers
 from tag2mask.networks.classifier import Classifier
-from tag2mask.networks.speed import folded_backbone
 from tag2mask.resize import resize_like
 from tag2mask.training.affinity import AffinityHead, learn_affinities, walk
-from tag2mask.training.heads import Lesson
+from tag2mask.training.heads import Lesson, write_labels
 from tag2mask.training.losses import refine
 
 OF_CLASSES, OF_BACKGROUND, OF_WALK = 4.0, 24.0, 16.0
@@ -88,8 +80,14 @@ class AffinityNet(Cam):
 
     def learn(self, module: Any, lesson: Lesson) -> None:
         """Train the affinities on sure labels, which are in a folder meanwhile."""
-        folder = lesson.checkpoint.with_name("sure-labels")
-        write_sure_labels(lesson, folder)
+        folder, classifier = lesson.checkpoint.with_name("sure-labels"), lesson.classifier
+        prepare()
+
+        def sure(image: Tensor, features: Features, labels: Sequence[int]) -> Tensor:
+            maps = normalised_cam(classifier.activation(features[LAST]))[:, [label - 1 for label in labels]]
+            return sure_labels(image, resize_like(maps, features[classifier.backbone.layers[0]])[0].cpu(), labels)
+
+        write_labels(lesson, folder, lesson.recipe.patterns.size, sure, "sure labels")
         learn_affinities(module, lesson, folder)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -105,34 +103,13 @@ class AffinityNet(Cam):
             for row, present in enumerate(labels):
                 columns = [label - 1 for label in present]
                 if columns:
-                    background, *rest = walk(with_background(maps[row, columns], OF_WALK), alike[row])
-                    classes = torch.stack(rest)
-                    scores[row, columns] = classes / (classes + background * (1 - even) / even).clamp_min(1e-12)
+                    spread = walk(with_background(maps[row, columns], OF_WALK), alike[row])
+                    scores[row, columns] = against_background(spread, even)
             return scores, activation
 
     def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
         """Return the shares as they are."""
         return scores
-
-
-def write_sure_labels(lesson: Lesson, folder: Path) -> None:
-    """Write the sure labels of all photos as masks of the photos' sizes."""
-    prepare()
-    backbone, size = folded_backbone(lesson.classifier.backbone), lesson.recipe.patterns.size
-    fine, workers = lesson.classifier.backbone.layers[0], lesson.recipe.workers
-    batches = photo_batches(
-        share(lesson.data.samples), size, workers=workers, strict=lesson.strict, label="sure labels"
-    )
-    for samples, images in batches:
-        with torch.inference_mode():
-            features = backbone(images.to(lesson.classifier.head.weight.device))
-            maps = resize_like(normalised_cam(lesson.classifier.activation(features[LAST])), features[fine]).cpu()
-        for sample, image, found in zip(samples, images, maps, strict=True):
-            present = [label - 1 for label in sample.labels]
-            sure = sure_labels(image, found[present], sample.labels) if present else torch.zeros(1, 1)
-            large = functional.interpolate(sure[None, None].float(), photo_size(sample.image), mode="nearest-exact")
-            write_mask(folder / f"{sample.name}.png", large[0, 0].numpy().astype(np.uint8))
-    barrier()
 
 
 METHOD = AffinityNet()

@@ -37,6 +37,23 @@ def normalised_cam(activation: Tensor) -> Tensor:
     return positive / positive.amax((2, 3), keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
 
 
+def against_background(maps: Tensor, even: float) -> Tensor:
+    r"""Return $M_c / (M_c + M_{bg} (1 - \tau) / \tau)$, which exceeds $\tau$ where a class exceeds background.
+
+    Args:
+        maps: float (1 + L) x h x w, background first, >= 0.
+        even: $\tau$.
+
+    Returns:
+        float L x h x w, 0..1.
+
+    >>> against_background(torch.tensor([[[0.5, 0.5]], [[0.5, 0.25]]]), 0.2).tolist()
+    [[[0.20000000298023224, 0.1111111119389534]]]
+    """
+    classes = maps[1:]
+    return classes / (classes + maps[:1] * (1 - even) / even).clamp_min(1e-12)
+
+
 class Cam(Method):
     """The maximum of each class's map in the photo is 1."""
 

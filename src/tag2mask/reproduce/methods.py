@@ -17,13 +17,13 @@ RECIPE = "balanced"
 
 PUBLISHED: dict[str, str] = {
     "emadapt": "EM-Adapt", "dcsm": "DCSM", "sec": "SEC", "multicues": "Multi-Cues", "aepsl": "AE-PSL",
-    "affinitynet": "AffinityNet", "dsrg": "DSRG", "mdc": "MDC", "seenet": "SeeNet", "ficklenet": "FickleNet",
-    "cam": "", "gradcam": "", "ddt": "", "regioncam": "", "patterns": "the paper, ResNet-101",
+    "mcof": "MCOF", "affinitynet": "AffinityNet", "dsrg": "DSRG", "mdc": "MDC", "seenet": "SeeNet",
+    "ficklenet": "FickleNet", "cam": "", "gradcam": "", "ddt": "", "regioncam": "", "patterns": "the paper, ResNet-101",
 }  # fmt: skip
 """The methods of the table, each with the name of its row in the paper; empty where it has none."""
 
 CITED_ALONE = (
-    "Cited alone: DCSP and MCOF, whose masks come from a saliency detector together with the classifier; STC, which "
+    "Cited alone: DCSP, whose masks are the product of the classifier's attention and a saliency map; STC, which "
     "learns from simple photos and their saliency; those with other supervision."
 )
 

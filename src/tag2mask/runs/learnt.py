@@ -30,6 +30,11 @@ def learnt_file(run: Run) -> Path:
     return run.out / "learnt.safetensors"
 
 
+def learnt_checkpoints(run: Run) -> list[Path]:
+    """Return what a training that was killed goes on from: of a method that trains in steps, a file a step."""
+    return sorted(run.out.glob(f"{checkpoint_of(learnt_file(run)).stem}*.pt"))
+
+
 def learn(run: Run) -> None:
     """Train what the recipe's proxy method learns and write it, unless it is there."""
     if learnt_file(run).exists():
@@ -46,7 +51,8 @@ def learn(run: Run) -> None:
     method.learn(module, lesson)
     if is_main():
         save_tensors(learnt_file(run), module.state_dict(), KIND, {"method": name, "classes": list(classifier.classes)})
-        checkpoint.unlink(missing_ok=True)
+        for file in learnt_checkpoints(run):
+            file.unlink()
     barrier()
 
 

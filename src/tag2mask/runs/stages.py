@@ -26,7 +26,7 @@ from tag2mask.runs.confidence import confidence_file
 from tag2mask.runs.estimate import estimate
 from tag2mask.runs.fingerprint import Changes, write_fingerprint
 from tag2mask.runs.folder import Run, check_unchanged, checkpoint_of, read_metrics, with_flip, write_config
-from tag2mask.runs.learnt import affinities_file, has_affinities, learnt_file
+from tag2mask.runs.learnt import affinities_file, has_affinities, learnt_checkpoints, learnt_file
 from tag2mask.runs.lock import locked
 from tag2mask.runs.refine import refine
 from tag2mask.runs.relate import masks_by_scores, relate
@@ -118,7 +118,7 @@ STAGES: dict[str, Stage] = {
             tasks.find_patterns,
             files=_found,
             folders=lambda run: [run.out / "report" / "patterns"],
-            checkpoints=lambda run: [checkpoint_of(learnt_file(run))],
+            checkpoints=learnt_checkpoints,
             metrics=("patterns",),
             is_needed=lambda run: _method(run).finds_patterns or _method(run).learns,
         ),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tag2mask.names import IGNORE
-from tag2mask.resize import resize_like
+from tag2mask.resize import masks_like, resize_like
 from tag2mask.training.heads import Lesson, learn_on_features
 
 RADIUS, POWER, STEPS = 5, 8, 256
@@ -124,8 +124,7 @@ def learn_affinities(head: AffinityHead, lesson: Lesson, masks: Path) -> None:
 
     def loss(model: Any, features: dict[str, Tensor], masks: Tensor, labels: Tensor) -> Tensor:
         seen = model([features[layer] for layer in layers])
-        small = functional.interpolate(masks[:, None].float(), seen.shape[2:], mode="nearest-exact")[:, 0]
-        return affinity_loss(seen, small.long())
+        return affinity_loss(seen, masks_like(masks, seen))
 
     learn_on_features(head, lesson, loss, masks)
 

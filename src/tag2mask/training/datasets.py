@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from tag2mask.config import TilesConfig
 from tag2mask.data import Sample, read_mask
-from tag2mask.data.loading import as_tensor, read_by
+from tag2mask.data.loading import as_tensor, read_by, read_square
 from tag2mask.errors import DataError
 from tag2mask.names import IGNORE
 from tag2mask.networks.classifier import targets_of
@@ -197,16 +197,25 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
         features: of a backbone on the CPU.
         layers: the feature maps to keep, in the order of their use.
         folder: where the file goes.
+        pixels: the photos themselves are kept too, and come after their maps.
     """
 
     def __init__(
-        self, photos: MaskedPhotos | TaggedPhotos, features: Features, layers: Sequence[str], folder: Path
+        self,
+        photos: MaskedPhotos | TaggedPhotos,
+        features: Features,
+        layers: Sequence[str],
+        folder: Path,
+        pixels: bool = False,
     ) -> None:
         self.photos, self.features, self.layers, self.folder = photos, features, layers, folder
         with torch.inference_mode():
             maps = features(torch.zeros(1, 3, photos.size, photos.size))
-        of_mask = [("mask", "u1", (photos.size, photos.size))] if isinstance(photos, MaskedPhotos) else []
-        shapes = [*((layer, "f2", maps[layer].shape[1:]) for layer in layers), *of_mask]
+        side = (photos.size, photos.size)
+        of_photo = [("photo", "u1", (3, *side))] if pixels else []
+        of_mask = [("mask", "u1", side)] if isinstance(photos, MaskedPhotos) else []
+        self.others = [name for name, *_ in (*of_photo, *of_mask)]
+        shapes = [*((layer, "f2", maps[layer].shape[1:]) for layer in layers), *of_photo, *of_mask]
         self.record, self.rows = np.dtype(shapes), list[int | str]()
         self.file = TemporaryFile(dir=folder)  # noqa: SIM115, until `close`
 
@@ -228,8 +237,9 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
         start = self.file.tell()
         with torch.inference_mode():
             maps = self.features(torch.stack([photo, photo.flip(2)]))
-        for mirrored, seen in enumerate((masks, [mask.flip(1) for mask in masks])):
-            values = (*(maps[layer][mirrored].numpy() for layer in self.layers), *(mask.numpy() for mask in seen))
+        others = [photo, *masks] if "photo" in self.others else masks
+        for mirrored, seen in enumerate((others, [one.flip(-1) for one in others])):
+            values = (*(maps[layer][mirrored].numpy() for layer in self.layers), *(one.numpy() for one in seen))
             self.file.write(np.array(values, self.record).tobytes())
         return start
 
@@ -238,15 +248,15 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
         return len(self.photos)
 
     def __getitem__(self, index: int) -> tuple[int, Pair | str]:
-        """Return float32 D x h x w for each layer, the uint8 mask if there is one, and the labels, float C."""
+        """Return float32 D x h x w for each layer, the photo and the mask if they are kept, and the labels, float C."""
         row = self.rows[index]
         if isinstance(row, str):
             return index, row
         self.file.seek(row + self.record.itemsize * int(torch.rand(()) < 0.5))
         record = np.frombuffer(self.file.read(self.record.itemsize), self.record)[0]
         maps = (torch.from_numpy(record[layer].astype(np.float32)) for layer in self.layers)
-        masks = [torch.from_numpy(record["mask"].copy())] if "mask" in (self.record.names or ()) else []
-        return index, (*maps, *masks, self.photos.targets[index])
+        others = (torch.from_numpy(record[name].copy()) for name in self.others)
+        return index, (*maps, *others, self.photos.targets[index])
 
 
 class KeptPhotos(Dataset[tuple[int, "Pair | str"]]):
@@ -257,20 +267,24 @@ class KeptPhotos(Dataset[tuple[int, "Pair | str"]]):
     Args:
         photos: whole photos.
         kept: feature maps of them.
+        pixels: the photos themselves are read too, and come after their maps.
     """
 
-    def __init__(self, photos: MaskedPhotos | TaggedPhotos, kept: KeptFeatures) -> None:
-        self.photos, self.kept = photos, kept
+    def __init__(self, photos: MaskedPhotos | TaggedPhotos, kept: KeptFeatures, pixels: bool = False) -> None:
+        self.photos, self.kept, self.pixels = photos, kept, pixels
 
     def __len__(self) -> int:
         """Return the number of photos."""
         return len(self.photos)
 
     def __getitem__(self, index: int) -> tuple[int, Pair | str]:
-        """Return float32 D x h x w for each layer, the uint8 mask if there is one, and the labels, float C."""
+        """Return float32 D x h x w for each layer, the photo and the mask if asked for, and the labels, float C."""
         sample, turned = self.photos.samples[index], bool(torch.rand(()) < 0.5)
         try:
             seen = [one[0] for one in self.kept.maps(sample, self.photos.size, turned).values()]
+            if self.pixels:
+                photo = as_tensor(read_square(sample, self.photos.size))
+                seen.append(photo.flip(-1) if turned else photo)
             if isinstance(self.photos, MaskedPhotos):
                 mask = read_mask(self.photos.masks / f"{sample.name}.png")
                 square = Image.fromarray(mask).resize((self.photos.size, self.photos.size), Image.Resampling.NEAREST)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, Subset
 
 from tag2mask.config import Recipe
-from tag2mask.data import ImageSet
-from tag2mask.distributed import device, world
+from tag2mask.data import ImageSet, write_mask
+from tag2mask.data.decode import photo_size
+from tag2mask.data.loading import photo_batches
+from tag2mask.distributed import barrier, device, share, world
 from tag2mask.inference import with_mask
 from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.kept import KeptFeatures
@@ -24,6 +27,7 @@ from tag2mask.networks.speed import folded_backbone
 from tag2mask.training.datasets import FrozenFeatures, KeptPhotos, MaskedPhotos, Pair, TaggedPhotos
 from tag2mask.training.loop import fit
 
+Features: TypeAlias = dict[str, Tensor]
 Loss = Callable[..., Tensor]
 
 
@@ -102,6 +106,40 @@ def learn_on_features(module: nn.Module, lesson: Lesson, loss: Loss, masks: Path
             epochs=how.epochs, batch_size=how.batch_size, schedule=how.schedule, seed=seed,
             workers=0 if kept else workers, checkpoint=lesson.checkpoint, label=lesson.label, strict=lesson.strict,
         )  # fmt: skip
+
+
+def write_labels(
+    lesson: Lesson,
+    folder: Path,
+    size: int,
+    find: Callable[[Tensor, Features, Sequence[int]], Tensor],
+    label: str,
+    kept: KeptFeatures | None = None,
+) -> None:
+    """Write what is found in all photos as masks of the photos' sizes; those without tags are background.
+
+    Args:
+        lesson: the photos, and what sees them.
+        folder: one palette PNG a photo.
+        size: side of the square that photos are brought to, in pixels.
+        find: of a photo, 3 x size x size, its maps by layer, float 1 x D x h x w, and its labels, uint8 h' x w'.
+        label: what the progress shows.
+        kept: the lesson's, where `find` needs no other layers.
+    """
+    backbone, workers = folded_backbone(lesson.classifier.backbone), lesson.recipe.workers
+    for samples, images in photo_batches(
+        share(lesson.data.samples), size, workers=workers, strict=lesson.strict, label=label
+    ):
+        with torch.inference_mode():
+            seen = {} if kept else backbone(images.to(device()))
+            for place, (sample, image) in enumerate(zip(samples, images, strict=True)):
+                maps = kept.maps(sample, size) if kept else {layer: one[place, None] for layer, one in seen.items()}
+                found = find(image, maps, sample.labels) if sample.labels else torch.zeros(1, 1)
+                large = functional.interpolate(
+                    found[None, None].float(), photo_size(sample.image), mode="nearest-exact"
+                )
+                write_mask(folder / f"{sample.name}.png", large[0, 0].cpu().numpy().astype(np.uint8))
+    barrier()
 
 
 def tag_loss(maps: Tensor, labels: Tensor) -> Tensor:

@@ -89,8 +89,9 @@ def fit(
     copy_main(model.state_dict().values())
     steps = math.ceil(len(data) / batch_size)  # type: ignore[arg-type]
     piece = math.ceil(batch_size / world())
+    said: set[str] = set()
     for epoch in range(start, epochs):
-        batches = _epoch(data, batch_size, seed, epoch, workers, strict)
+        batches = _epoch(data, batch_size, seed, epoch, workers, strict, said)
         model.train()
         summed = torch.zeros((), device=where)
         for step, batch in enumerate(track(batches, steps, f"{label}, epoch {epoch + 1} of {epochs}")):
@@ -115,14 +116,23 @@ def fit(
 
 
 def _epoch(
-    data: Dataset[tuple[int, Pair | str]], batch_size: int, seed: int, epoch: int, workers: int, strict: bool
+    data: Dataset[tuple[int, Pair | str]],
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    workers: int,
+    strict: bool,
+    said: set[str],
 ) -> Iterator[list[Pair]]:
-    """Yield this process's share of one epoch's batches; unreadable items are left out, a share may be empty."""
+    """Yield this process's share of one epoch's batches; unreadable items are left out, a share may be empty.
+
+    What is wrong with an item is said once, in all epochs that have the same ``said``.
+    """
     torch.manual_seed(seed + 1_000_003 * epoch + 7_919 * rank())
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed + epoch)).tolist()  # type: ignore[arg-type]
     batches = [list(share(order[start : start + batch_size])) for start in range(0, len(order), batch_size)]
     for batch in read_by(workers, data, batch_sampler=batches, collate_fn=list):
-        yield [pair for _, pair in keep_readable(batch, strict)]
+        yield [pair for _, pair in keep_readable(batch, strict, said)]
 
 
 def _backward(

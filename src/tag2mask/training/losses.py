@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tag2mask.crf import dense_crf_many
 from tag2mask.names import IGNORE, Teaching
-from tag2mask.resize import resize
+from tag2mask.resize import masks_like, resize
 
 FLOOR = 1e-4
 """Added to every probability before they are normalised again, as SEC's authors do: no logarithm is infinite."""
@@ -46,7 +46,7 @@ def seeded_loss(method: str, logits: Tensor, images: Tensor, masks: Tensor, pres
     """
     probabilities = logits.softmax(1) + FLOOR
     probabilities = probabilities / probabilities.sum(1, keepdim=True)
-    seeds = functional.interpolate(masks[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0].long()
+    seeds = masks_like(masks, logits)
     refined = refine(images, probabilities)
     constrain = constrain_loss(probabilities, refined)
     if method == Teaching.SEC:

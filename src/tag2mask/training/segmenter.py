@@ -61,12 +61,15 @@ def train_segmenter(
         kept: where the backbone stays as it is, its feature maps of the photos; None to see the photos again.
     """
     stride, layers, plain = how.label_stride, segmenter.backbone.layers, how.method == Teaching.PLAIN
-    by_maps = plain or how.method == Teaching.EM  # and not by the photo's colours
+    by_seeds = how.method in (Teaching.SEC, Teaching.DSRG)  # and by the photo's colours
     features = cache(lambda: features_in_training(segmenter.backbone))  # of the weights that `fit` begins with
 
     def loss(model: Any, *given: Tensor) -> Tensor:
         *seen, masks, present = given
-        logits, tags = model.decode_with_tags(dict(zip(layers, seen, strict=True)) if of_maps else features()(*seen))
+        maps = dict(zip(layers, seen, strict=False)) if of_maps else features()(*seen)
+        logits, tags = model.decode_with_tags(maps)
+        if by_seeds:
+            return with_tags(seeded_loss(how.method, logits.float(), seen[-1], masks, present), tags, present)
         if not plain:
             return with_tags(em_loss(logits.float(), present), tags, present)
         targets = masks[:, ::stride, ::stride].long()
@@ -85,18 +88,16 @@ def train_segmenter(
     def pixels(batch: Sequence[Pair]) -> int:
         return sum(int((mask[::stride, ::stride] != IGNORE).sum()) for *_, mask, _ in batch)
 
-    def seeded(model: Any, images: Tensor, seeds: Tensor, present: Tensor) -> Tensor:
-        logits, tags = model.decode_with_tags(features()(images))
-        return with_tags(seeded_loss(how.method, logits.float(), images, seeds, present), tags, present)
-
     segmenter.backbone.freeze_before(how.train_from)
     photos = partial(MaskedPhotos, samples, masks, len(segmenter.classes), how.size, how.crop, tiles=tiles, seed=seed)
     of_maps = kept is not None
-    data: Dataset[tuple[int, Pair | str]] = KeptPhotos(photos(), kept) if kept else photos()
+    data: Dataset[tuple[int, Pair | str]] = KeptPhotos(photos(), kept, by_seeds) if kept else photos()
     with ExitStack() as files:
         if not kept and stays_the_same(how) and device().type == "cpu" and world() == 1:
             backbone = folded_backbone(segmenter.backbone)
-            frozen = files.enter_context(closing(FrozenFeatures(photos(flip=0), backbone, layers, checkpoint.parent)))
+            frozen = files.enter_context(
+                closing(FrozenFeatures(photos(flip=0), backbone, layers, checkpoint.parent, by_seeds))
+            )
             if frozen.has_room():
                 frozen.compute(workers, f"{label}, features")
                 data, of_maps = frozen, True
@@ -105,7 +106,7 @@ def train_segmenter(
             data = Subset(data, [place for place, (one, _) in enumerate(items) for _ in range(often.get(one.name, 1))])
         groups = parameter_groups(segmenter, how.learning_rate, how.backbone_learning_rate)
         fit(
-            segmenter, data, loss if by_maps else seeded,
+            segmenter, data, loss,
             torch.optim.AdamW(groups, weight_decay=how.weight_decay), epochs=how.epochs,
             batch_size=how.batch_size, schedule=how.schedule, seed=seed, workers=0 if of_maps else workers,
             checkpoint=checkpoint, label=label, weigh=pixels if plain else len, strict=strict,
@@ -114,5 +115,4 @@ def train_segmenter(
 
 def stays_the_same(how: SegmenterConfig) -> bool:
     """Return whether what the backbone sees is the same in every epoch, and there are enough of them to keep it."""
-    by_maps = how.method in (Teaching.PLAIN, Teaching.EM)
-    return how.train_from == LAST and how.crop == 1 and by_maps and how.epochs > 2
+    return how.train_from == LAST and how.crop == 1 and how.epochs > 2
