@@ -361,7 +361,8 @@ def run_method(command, finished_run, shapes_folder, recipe_file, tmp_path):
 
 @pytest.mark.parametrize("method", [*LEARNING, "dcsm"])
 def test_masks_show_tags_and_background(run_method, shapes_folder, method):
-    out = run_method(method, "--set", "patterns.layers=[layer3.0]", "--until", "estimate")
+    longer = ("--set", "segmenter.epochs=20") if method == "mcof" else ()
+    out = run_method(method, "--set", "patterns.layers=[layer3.0]", "--until", "estimate", *longer)
     assert (out / "learnt.safetensors").exists() == (method in LEARNING)
     assert not [*out.glob("patterns*"), *out.glob("*.part"), *out.glob("sure-labels"), *out.glob("regions")]
     labels = {sample.name: set(sample.labels) for sample in load(shapes_folder).samples}

@@ -82,7 +82,8 @@ def superpixels(image: Tensor, across: int = ACROSS) -> Tensor:
         markers[place] = number
     grey = ndimage.gaussian_filter(half.mean(0), 0.5)  # the transform sees differences of neighbours itself
     basins = ndimage.watershed_ift(np.clip(grey, 0, 255).astype(np.uint8), markers)
-    return torch.from_numpy(basins.astype(np.int64) - 1)
+    # In some photos scipy leaves a few pixels out; they go to the superpixel of their cell.
+    return torch.from_numpy(np.where(basins > 0, basins - 1, cells).astype(np.int64))
 
 
 def over_regions(maps: Tensor, regions: Tensor) -> Tensor:
