@@ -547,6 +547,25 @@ def test_masks_are_drawn_in_the_colours_of_voc(tmp_path):
     assert middle[5 * len(middle) // 6].tolist() == voc_palette()[15].tolist()
 
 
+def test_many_masks_of_a_photo_are_drawn_below_each_other(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(figures, "_save", lambda figure, stem: saved.append(figure) or [])
+    photo, masks = np.zeros((60, 80, 3), np.uint8), [np.full((60, 80), place, np.uint8) for place in range(7)]
+    names = [f"method{place}" for place in range(7)]
+    row = figures.Row(photo, masks[0], masks)
+    figures.save_masks([row, row], ["photo", "truth", *names], VOC_CLASSES, figures.PAGE, tmp_path / "x")
+    (figure,) = saved
+    titles = ["photo", "truth", *names[:4], "photo", "truth", *names[4:]]
+    assert [text.get_text() for text in figure.texts] == titles
+    assert len(figure.axes) == 2 * len(titles)
+    by_place = {}
+    for axes in figure.axes:
+        by_place.setdefault(round(axes.get_position().y0, 4), []).append(axes.images[0].get_array()[0, 0].tolist())
+    colours = [voc_palette()[place].tolist() for place in range(7)]
+    above, below = [[0, 0, 0], colours[0], *colours[:4]], [[0, 0, 0], colours[0], *colours[4:]]
+    assert [by_place[place] for place in sorted(by_place, reverse=True)] == [above, above, below, below]
+
+
 def test_a_file_in_two_places(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("1")
     share_file(tmp_path / "a", tmp_path / "b")

@@ -70,10 +70,11 @@ def superpixels(image: Tensor, across: int = ACROSS) -> Tensor:
     """Return the number of each position's superpixel, int64 h x w, for every second row and column of a photo.
 
     Args:
-        image: 3 x H x W, RGB, 0..255, at least twice as large as ``across``.
-        across: superpixels in a row and in a column.
+        image: 3 x H x W, RGB, 0..255.
+        across: superpixels in a row and in a column, where there is room for them.
     """
     half = functional.avg_pool2d(image[None].float(), 2)[0].cpu().numpy()
+    across = min(across, *half.shape[1:])
     steep = np.max([ndimage.gaussian_gradient_magnitude(channel, 1.0) for channel in half], 0)
     rows, columns = (np.arange(size) * across // size for size in steep.shape)
     cells = rows[:, None] * across + columns

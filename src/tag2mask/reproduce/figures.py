@@ -36,6 +36,10 @@ _STYLE: Any = {
     "text.parse_math": False,
 }  # fmt: skip
 _GAP, _LINE = 0.05, 0.14
+
+MASKS = 6
+"""Masks beside a photo and its truth."""
+
 _BACKGROUND, _CLASS, _OTHER, _UNCERTAIN = range(4)
 _COLOURS = (BLUE, VERMILION, GREY, PALE)
 
@@ -160,6 +164,8 @@ def save_masks(
 ) -> list[Path]:
     """Draw Figures 4 and 5: photos, truth and masks in the VOC colours, a row each, and a legend of the classes.
 
+    Where there are more than `MASKS` masks of a photo, the rows come again with the further ones.
+
     Args:
         rows: the photos with their masks.
         titles: of the columns: the photo's, the truth's, the masks'.
@@ -170,24 +176,30 @@ def save_masks(
     Returns:
         the files written.
     """
-    cell = (width + _GAP) / len(titles) - _GAP
+    count = max(1, len(titles) - 2)
+    some = -(-count // -(-count // MASKS))
+    cell = (width + _GAP) / (len(titles) if count <= MASKS else 2 + some) - _GAP
     heights = [cell * min(1.0, row.photo.shape[0] / row.photo.shape[1]) for row in rows]
     handles = _legend(rows, classes)
     ncols = max(1, int(width / (0.3 + 0.05 * max((len(str(h.get_label())) for h in handles), default=0))))
     legend = _LINE * -(-len(handles) // ncols)
-    height = _LINE + sum(heights) + _GAP * len(rows) + legend
+    blocks = [slice(start, start + some) for start in range(0, count, some)]
+    height = len(blocks) * (_LINE + sum(heights) + _GAP * len(rows)) + legend
     with _figure(width, height) as figure:
-        top = height - _LINE
-        for place, title in enumerate(titles):
-            left = place * (cell + _GAP)
-            figure.text((left + cell / 2) / width, (top + 0.04) / height, title, ha="center")
-        for row, high in zip(rows, heights, strict=True):
-            top -= high
-            pictures = [row.photo, *(None if mask is None else voc_palette()[mask] for mask in (row.truth, *row.masks))]
-            for place, picture in enumerate(pictures):
-                box = (place * (cell + _GAP) / width, top / height, cell / width, high / height)
-                _picture(figure.add_axes(box), picture)
-            top -= _GAP
+        top = height
+        for block in blocks:
+            top -= _LINE
+            for place, title in enumerate((*titles[:2], *titles[2:][block])):
+                left = place * (cell + _GAP)
+                figure.text((left + cell / 2) / width, (top + 0.04) / height, title, ha="center")
+            for row, high in zip(rows, heights, strict=True):
+                top -= high
+                masks = (row.truth, *row.masks[block])
+                pictures = [row.photo, *(None if mask is None else voc_palette()[mask] for mask in masks)]
+                for place, picture in enumerate(pictures):
+                    box = (place * (cell + _GAP) / width, top / height, cell / width, high / height)
+                    _picture(figure.add_axes(box), picture)
+                top -= _GAP
         figure.legend(
             handles=handles, loc="lower center", ncols=ncols, frameon=False, borderaxespad=0, borderpad=0,
             handlelength=1, handleheight=1, handletextpad=0.4, columnspacing=1, labelspacing=0.3,
@@ -205,7 +217,7 @@ def save_bars(rows: Sequence[tuple[str, Any, Any]], stem: Path) -> list[Path]:
     Returns:
         the files written.
     """
-    with _figure(COLUMN, 0.45 + 0.3 * len(rows), "constrained") as figure:
+    with _figure(COLUMN, 0.6 + 0.3 * len(rows), "constrained") as figure:
         axes = figure.subplots()
         for offset, place, colour, hatch, name in (
             (-0.19, 1, BLUE, None, "ours, no saliency"), (0.19, 2, PALE, "////", "published"),
@@ -217,9 +229,10 @@ def save_bars(rows: Sequence[tuple[str, Any, Any]], stem: Path) -> list[Path]:
             )
             axes.bar_label(bars, fmt="%.1f", fontsize=6, padding=1)
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+        axes.margins(y=0.01)
         axes.invert_yaxis()
         axes.set(xlabel="mIoU on val (%)", xlim=(0, 75))
-        axes.legend(frameon=False, loc="lower right")
+        figure.legend(frameon=False, loc="outside upper right", ncols=2)
         return _save(figure, stem)
 
 
