@@ -69,11 +69,14 @@ def count_photos(monkeypatch):
     return seen
 
 
-def trained(data, checkpoint, how=HOW, seed=0, masks=None, strict=False):
+def trained(data, checkpoint, how=HOW, seed=0, masks=None, strict=False, shared=None):
     torch.manual_seed(3)
     segmenter = SegmentationNetwork("test_resnet", data.classes, weights="random", tags=how.tag_weight > 0)
     masks = masks or data.samples[0].mask.parent
-    train_segmenter(segmenter, data.samples, masks, how, seed=seed, workers=0, checkpoint=checkpoint, strict=strict)
+    kept = KeptFeatures(shared, segmenter.backbone, mirrored=True) if shared else None
+    train_segmenter(
+        segmenter, data.samples, masks, how, seed=seed, workers=0, checkpoint=checkpoint, strict=strict, kept=kept
+    )
     return segmenter
 
 
@@ -193,6 +196,9 @@ def test_a_frozen_backbone_sees_each_photo_once(few, tmp_path, monkeypatch, capl
     monkeypatch.setattr(teaching, "stays_the_same", lambda how: False)
     trained(few, tmp_path / "again.pt", how)
     assert kept == pytest.approx(losses(caplog), rel=5e-3 if method == "plain" else 2e-2)  # kept in half precision
+    caplog.clear()
+    trained(few, tmp_path / "shared.pt", how, shared=tmp_path / "features")
+    assert kept == pytest.approx(losses(caplog), rel=5e-2)  # of photos resized otherwise
 
 
 def test_photos_that_come_with_their_maps_are_those_that_were_seen(few, tmp_path):
