@@ -44,8 +44,8 @@ def draw(folder: Path) -> None:
         ]
         figures.save_masks(rows, ("photo", "truth", *names), data.classes, figures.PAGE, root / "methods")
         picture = Image.open(root / "methods.png").convert("RGB")
-        picture.thumbnail((1400, 2000))
-        picture.save(folder / "methods.jpg", quality=80, optimize=True)
+        picture.thumbnail((1000, 1600))
+        picture.save(folder / "methods.jpg", quality=78, optimize=True)
 
 
 if __name__ == "__main__":
