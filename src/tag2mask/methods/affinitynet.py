@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from tag2mask.config import Recipe
 from tag2mask.crf import prepare
 from tag2mask.methods.base import Features, Network
-from tag2mask.methods.cam import Cam, against_background, normalised_cam
+from tag2mask.methods.cam import AgainstBackground, against_background, normalised_cam
 from tag2mask.names import IGNORE
-from tag2mask.networks.backbones import LAST, pyramid_layers
+from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier
 from tag2mask.resize import resize_like
 from tag2mask.training.affinity import AffinityHead, learn_affinities, walk
@@ -64,15 +64,10 @@ def _shares(maps: Tensor) -> Tensor:
     return (maps + 1e-4) / (maps + 1e-4).sum(0, keepdim=True)
 
 
-class AffinityNet(Cam):
+class AffinityNet(AgainstBackground):
     r"""After the walk, $M_c / (M_c + M_{bg} (1 - \tau) / \tau)$: above $\tau$ where the class exceeds background."""
 
     title = "AffinityNet"
-    learns: ClassVar[bool] = True
-
-    def layers(self, recipe: Recipe) -> list[str]:
-        """Return a finer layer, whose size the walk has, and deeper ones."""
-        return pyramid_layers(recipe.backbone.name)
 
     def build(self, classifier: Classifier, recipe: Recipe) -> nn.Module:
         """Return the head."""
@@ -106,10 +101,6 @@ class AffinityNet(Cam):
                     spread = walk(with_background(maps[row, columns], OF_WALK), alike[row])
                     scores[row, columns] = against_background(spread, even)
             return scores, activation
-
-    def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
-        """Return the shares as they are."""
-        return scores
 
 
 METHOD = AffinityNet()

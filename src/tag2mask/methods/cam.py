@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tag2mask.config import Recipe
 from tag2mask.methods.base import PUBLISHED, Features, Method, Network
-from tag2mask.networks.backbones import Backbone, stage_ends
+from tag2mask.networks.backbones import Backbone, pyramid_layers, stage_ends
 from tag2mask.networks.classifier import Classifier
 
 SEED_SHARES = (0.05, 0.2)
@@ -75,6 +75,20 @@ class Cam(Method):
     def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
         """Return shares of the maximum in the photo, 0..1."""
         return normalised_cam(scores)
+
+
+class AgainstBackground(Cam):
+    """A method that learns from a finer layer and deeper ones, and finds background itself."""
+
+    learns: ClassVar[bool] = True
+
+    def layers(self, recipe: Recipe) -> list[str]:
+        """Return a finer layer, whose size the scores may have, and deeper ones."""
+        return pyramid_layers(recipe.backbone.name)
+
+    def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
+        """Return the scores, which are of `against_background`, as they are."""
+        return scores
 
 
 class OfStages(Cam):

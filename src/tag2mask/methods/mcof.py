@@ -23,7 +23,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +33,9 @@ from torch.nn import functional
 
 from tag2mask.config import Recipe
 from tag2mask.methods.base import Features, Network
-from tag2mask.methods.cam import SEED_SHARES, Cam, against_background, normalised_cam
+from tag2mask.methods.cam import SEED_SHARES, AgainstBackground, against_background, normalised_cam
 from tag2mask.names import IGNORE
-from tag2mask.networks.backbones import LAST, pyramid_layers
+from tag2mask.networks.backbones import LAST
 from tag2mask.networks.classifier import Classifier
 from tag2mask.resize import masks_like, resize, resize_like
 from tag2mask.training.heads import Lesson, learn_on_features, narrowed, seeing, write_labels
@@ -145,15 +145,10 @@ def region_loss(layers: Sequence[str], model: Any, features: Features, masks: Te
     return summed / (small != IGNORE).sum().clamp_min(1)
 
 
-class Mcof(Cam):
+class Mcof(AgainstBackground):
     r"""$p_c / (p_c + p_{bg} (1 - \tau) / \tau)$ of superpixels: above $\tau$ where the class exceeds background."""
 
     title = "MCOF"
-    learns: ClassVar[bool] = True
-
-    def layers(self, recipe: Recipe) -> list[str]:
-        """Return a finer layer, whose size the logits have, and deeper ones."""
-        return pyramid_layers(recipe.backbone.name)
 
     def build(self, classifier: Classifier, recipe: Recipe) -> nn.Module:
         """Return the region classifier."""
@@ -200,10 +195,6 @@ class Mcof(Cam):
                     shares = over_regions(logits[[0, *present]], regions).softmax(0)
                     scores[-1][[label - 1 for label in present]] = against_background(shares, even)
             return torch.stack(scores).to(activation), activation
-
-    def of_photo(self, scores: Tensor, activation: Tensor, network: Network) -> Tensor:
-        """Return the shares as they are."""
-        return scores
 
 
 METHOD = Mcof()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tag2mask.config import Recipe
 from tag2mask.data import ImageSet, write_mask
 from tag2mask.data.decode import photo_size
 from tag2mask.data.loading import photo_batches
-from tag2mask.distributed import barrier, device, share, world
+from tag2mask.distributed import barrier, device, is_main, share, world
 from tag2mask.inference import with_mask
 from tag2mask.networks.classifier import Classifier, targets_of
 from tag2mask.networks.kept import KeptFeatures
@@ -120,13 +121,16 @@ def write_labels(
 
     Args:
         lesson: the photos, and what sees them.
-        folder: one palette PNG a photo.
+        folder: one palette PNG a photo; emptied first, as those of a run that was killed may be of other photos.
         size: side of the square that photos are brought to, in pixels.
         find: of a photo, 3 x size x size, its maps by layer, float 1 x D x h x w, and its labels, uint8 h' x w'.
         label: what the progress shows.
         kept: the lesson's, where `find` needs no other layers.
     """
     backbone, workers = folded_backbone(lesson.classifier.backbone), lesson.recipe.workers
+    if is_main():
+        shutil.rmtree(folder, ignore_errors=True)
+    barrier()
     for samples, images in photo_batches(
         share(lesson.data.samples), size, workers=workers, strict=lesson.strict, label=label
     ):
