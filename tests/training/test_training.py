@@ -195,10 +195,10 @@ def test_a_frozen_backbone_sees_each_photo_once(few, tmp_path, monkeypatch, capl
     caplog.clear()
     monkeypatch.setattr(teaching, "stays_the_same", lambda how: False)
     trained(few, tmp_path / "again.pt", how)
-    assert kept == pytest.approx(losses(caplog), rel=5e-3 if method == "plain" else 2e-2)  # kept in half precision
+    assert kept == pytest.approx(losses(caplog), rel=5e-3 if method == "plain" else 1e-2)  # kept in half precision
     caplog.clear()
     trained(few, tmp_path / "shared.pt", how, shared=tmp_path / "features")
-    assert kept == pytest.approx(losses(caplog), rel=5e-2)  # of photos resized otherwise
+    assert kept == pytest.approx(losses(caplog), rel=3e-2)  # of photos resized otherwise
 
 
 def test_photos_that_come_with_their_maps_are_those_that_were_seen(few, tmp_path):
