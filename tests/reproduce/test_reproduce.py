@@ -194,6 +194,7 @@ def test_table_2_puts_methods_on_one_classifier_beside_the_published_figures(out
     assert found["mdc"][:2] + found["mdc"][4:6] == ["MDC", "tags, no saliency", "60.4", "tags, saliency"]
     assert found["cam"][4:6] == ["", ""]
     assert "no saliency" in said
+    assert "Ours: recipe tiny, " in said
     with Image.open(out / "table2-methods.png") as picture:
         assert picture.width == pytest.approx(990, abs=1)
     assert (out / "table2-masks.png").exists()

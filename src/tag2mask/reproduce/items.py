@@ -78,6 +78,7 @@ def _table1(study: Study) -> Reproduced:
 
 def _table2(study: Study) -> Reproduced:
     ours, reasons = [], []
+    row = [*study.methods.values(), *study.runs.values()][0]
     for folder in sorted(study.out.glob("C41*")):
         if scores := read_metrics(folder).get("prediction"):
             run = copy.copy(study.shared)
@@ -87,13 +88,13 @@ def _table2(study: Study) -> Reproduced:
             network = network_of(run.recipe)
             ours.append(tables.OwnRow(folder.name, network, len(run.train), scores["miou"], not reason))
     test = "The test set is scored by VOC's server alone; tag2mask export voc-server writes what it takes."
-    notes = _notes(study.shared, paper.VOC_SET, next(filter(None, reasons), ""))
+    notes = _notes(row, paper.VOC_SET, next(filter(None, reasons), ""))
     made = _save(study, tables.table2(ours, [*notes, paper.TABLE2_SALIENCY, test]))
     metrics = {name: read_metrics(study.out / name) for name in PUBLISHED}
     metrics = {name: found for name, found in metrics.items() if "prediction" in found}
     if not metrics:
         return made
-    table = methods_table(metrics, [*_notes(study.shared, paper.VOC_SET, ""), paper.TABLE2_SALIENCY])
+    table = methods_table(metrics, [*_notes(row, paper.VOC_SET, ""), paper.TABLE2_SALIENCY])
     files = [study.out / f"table2-methods.{suffix}" for suffix in ("md", "csv")]
     write_text(files[0], table.markdown() + "\n")
     write_text(files[1], table.csv())
