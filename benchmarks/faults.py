@@ -63,7 +63,7 @@ class Started:
     def __init__(self, arguments, said, cold=False, largest=None):
         self.said = said
         if cold:
-            command = [sys.executable, "-m", "tag2mask.cli", *map(str, arguments)]
+            command = [sys.executable, "-m", "tag2mask", *map(str, arguments)]
             with said.open("wb") as file:
                 self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
             self.wait = self.process.wait

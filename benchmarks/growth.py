@@ -112,7 +112,7 @@ def rows_of(data, folder, count, variants, args):
     classes = repeated(data, folder / "data", count, variants, args.shrink)
     out = folder / "run"
     options = [part for setting in (*SETTINGS, *args.settings) for part in ("--set", setting)]
-    command = [sys.executable, "-m", "tag2mask.cli", "run", folder / "data", "--out", out, *options]
+    command = [sys.executable, "-m", "tag2mask", "run", folder / "data", "--out", out, *options]
     for stage in STAGES:
         processor, peak = measured([*command, "--until", stage], folder / "said.txt")
         seconds = read_metrics(out)["seconds"].get(stage, 0.0)

@@ -42,7 +42,7 @@ def main() -> None:
     photos = [file.read_bytes() for file in files[:: max(1, len(files) // 64)][:64]]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tag2mask.cli", "--quiet", "serve", str(args.run), "--port", str(port)]
+    command = [sys.executable, "-m", "tag2mask", "--quiet", "serve", str(args.run), "--port", str(port)]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         found = load(f"http://127.0.0.1:{port}", server.pid, photos, args.clients, args.seconds)

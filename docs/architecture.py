@@ -68,9 +68,9 @@ def title_of(room: str) -> str:
 
 
 def modules_of(package: Path) -> dict[str, Path]:
-    """Return the files of a package by the names of the modules in them."""
+    """Return the files of a package by the names of the modules in them; `python -m`'s own file is in no room."""
     files = {}
-    for file in sorted(package.rglob("*.py")):
+    for file in sorted({*package.rglob("*.py")} - {package / "__main__.py"}):
         parts = file.relative_to(package.parent).with_suffix("").parts
         files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return files

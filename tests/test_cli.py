@@ -624,7 +624,7 @@ def test_in_a_process_of_its_own(finished_run, tmp_path):
     arguments = [
         sys.executable,
         "-m",
-        "tag2mask.cli",
+        "tag2mask",
         "predict",
         finished_run,
         tmp_path / "none",

@@ -125,7 +125,7 @@ def test_memory_for_not_even_one_photo_is_told_in_one_line(tmp_path, monkeypatch
 def run_by_two(shapes_folder, recipe_file, tmp_path_factory):
     """A whole run by two processes: what they said, and the run folder; read only."""
     out = tmp_path_factory.mktemp("two") / "run"
-    said = torchrun("-m", "tag2mask.cli", "run", shapes_folder, "--out", out, "--recipe", recipe_file, *SPLITS)
+    said = torchrun("-m", "tag2mask", "run", shapes_folder, "--out", out, "--recipe", recipe_file, *SPLITS)
     assert said.returncode == 0, said.stderr
     return said, out
 
@@ -173,7 +173,7 @@ def test_what_fails_in_one_process_ends_all_and_is_said_once(finished_run, shape
     broken = sorted((shapes / "photos").iterdir())[1]
     broken.write_bytes(broken.read_bytes()[:900])
     arguments = ("predict", finished_run, shapes / "photos", "--out", tmp_path / "masks", "--strict")
-    said = torchrun("-m", "tag2mask.cli", *arguments)
+    said = torchrun("-m", "tag2mask", *arguments)
     assert said.returncode != 0
     lines = [line for line in said.stderr.splitlines() if line.startswith("tag2mask: ")]
     assert len(lines) == 1, said.stderr

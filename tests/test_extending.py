@@ -50,9 +50,7 @@ def test_a_method_is_one_new_file(package, shapes_folder, recipe_file, tmp_path)
     (package / "methods/scda.py").write_text(example("A method"), "utf-8")
     out = tmp_path / "run"
     start = ("run", shapes_folder, "--out", out, "--recipe", recipe_file, "--method", "scda")
-    said = python_in(
-        package, "-m", "tag2mask.cli", *start, "--set", "proxy.cam_weight=1", "--set", "segmenter.retrain=0"
-    )
+    said = python_in(package, "-m", "tag2mask", *start, "--set", "proxy.cam_weight=1", "--set", "segmenter.retrain=0")
     assert "proxy.cam_weight does nothing: the method scda does not read it" in said
     assert not list(out.glob("patterns*"))
     masks = [read_mask(out / f"proxy/p{number:02}.png") for number in range(14)]
@@ -65,7 +63,7 @@ def test_a_method_that_learns_is_one_new_file(package, shapes_folder, recipe_fil
     (package / "methods/lpcam.py").write_text(example("A method that learns"), "utf-8")
     out = tmp_path / "run"
     start = ("run", shapes_folder, "--out", out, "--recipe", recipe_file, "--method", "lpcam", "--until", "estimate")
-    python_in(package, "-m", "tag2mask.cli", *start, "--set", "backbone.name=resnet10t")
+    python_in(package, "-m", "tag2mask", *start, "--set", "backbone.name=resnet10t")
     learnt = load_file(out / "learnt.safetensors")
     for name, vectors in learnt.items():
         sizes = vectors.norm(dim=2).flatten().tolist()

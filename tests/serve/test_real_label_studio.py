@@ -77,7 +77,7 @@ def test_predictions_and_annotations(seeing_run, shapes_folder, tmp_path):
         client.post("/user/login", data=USER | {"csrfmiddlewaretoken": client.cookies["csrftoken"]})
         client.headers["x-csrftoken"] = client.cookies["csrftoken"]
         token = client.post("/api/token/").json()["token"]
-        serve = [sys.executable, "-m", "tag2mask.cli", "serve", str(run), "--port", ours.rpartition(":")[2]]
+        serve = [sys.executable, "-m", "tag2mask", "serve", str(run), "--port", ours.rpartition(":")[2]]
         serve += ["--label-studio", studio]
         stack.enter_context(running(serve, ours, LABEL_STUDIO_API_KEY=token))
 

@@ -104,7 +104,7 @@ def refine(run: Path, masks: Path) -> bool:
     command = [
         sys.executable,
         "-m",
-        "tag2mask.cli",
+        "tag2mask",
         "--quiet",
         "refine",
         str(run),
