@@ -164,7 +164,7 @@ def serve(run: Path, out: Path) -> None:
     from browser import Browser
 
     address = f"http://127.0.0.1:{PORT}/"
-    server = subprocess.Popen([sys.executable, "-m", "tag2mask.cli", "serve", str(run), "--port", str(PORT)])
+    server = subprocess.Popen([sys.executable, "-m", "tag2mask", "serve", str(run), "--port", str(PORT)])
     try:
         _until(lambda: _answers(address))
         tab = Browser()

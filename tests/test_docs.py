@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,16 @@ def test_names_exist(page):
     names |= {f"tag2mask.{name}" for name in re.findall(r"\bt2m\.(\w+)", text)}
     for name in sorted(names):
         find(name)
+
+
+def test_what_python_m_starts_is_there():
+    code = [file for folder in ("docs", "benchmarks", "src", "tests") for file in (ROOT / folder).glob("**/*.py")]
+    started = {
+        name for file in PAGES + code for name in re.findall(r'-m["\s,]+(tag2mask[\w.]*)', file.read_text("utf-8"))
+    }
+    assert started
+    for name in started:
+        assert find_spec(f"{name}.__main__"), name
 
 
 def test_a_name_that_does_not_exist_is_found_out():
