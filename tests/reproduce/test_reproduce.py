@@ -650,3 +650,23 @@ def test_a_table_of_changed_data_is_made_again(command, out, shapes_folder, tmp_
         model = out / f"shared/{name}.safetensors"
         assert times(out)[model] != before[model]
     assert not (out / "shared/patterns-C42.safetensors").exists()
+
+
+def test_rows_of_table_2_of_other_data_are_left_out(command, out, shapes_folder, tmp_path, recipe_file):
+    shapes = shutil.copytree(shapes_folder, tmp_path / "shapes")
+    for config in out.rglob("config.yaml"):
+        config.write_text(config.read_text().replace(str(shapes_folder), str(shapes)))
+    call = ("reproduce", "table2", shapes, "--out", out, "--recipe", recipe_file, *NETWORK)
+    assert command(*call, "--method", "cam", "--method", "mdc").code == 0
+    assert {"mdc", "cam"} == {row[-1] for row in rows_of(out / "table2-methods.csv")[1:]}
+    ours = [row for row in rows_of(out / "table2.csv") if row[-1].startswith("C41")]
+    assert ours
+    table = (shapes / "tags.csv").read_text()
+    (shapes / "tags.csv").write_text(table.replace("p00.jpg,disc", "p00.jpg,square"))
+    said = command(*call, "--method", "cam")
+    assert said.code == 0, said.err
+    left = "is left out, it was made before: other tags: 1 training photo (p00)"
+    assert said.err.count(left) == len(ours) + 1
+    assert f"{out / 'mdc'} {left}" in said.err
+    assert {"cam"} == {row[-1] for row in rows_of(out / "table2-methods.csv")[1:]}
+    assert not [row for row in rows_of(out / "table2.csv") if row[-1].startswith("C41")]

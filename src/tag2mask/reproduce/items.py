@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from tag2mask.reproduce.components import class_dots
 from tag2mask.reproduce.methods import PUBLISHED, methods_table
 from tag2mask.runs.estimate import estimate_mask
 from tag2mask.runs.folder import Run, patterns_file, read_metrics, resume_run
+
+log = logging.getLogger(__name__)
 
 LAYERS = ("C41", "C42", "C43")
 SHOWN = 4
@@ -79,19 +82,17 @@ def _table1(study: Study) -> Reproduced:
 def _table2(study: Study) -> Reproduced:
     ours, reasons = [], []
     row = [*study.methods.values(), *study.runs.values()][0]
-    for folder in sorted(study.out.glob("C41*")):
-        if scores := read_metrics(folder).get("prediction"):
-            run = copy.copy(study.shared)
-            run.recipe = resume_run(folder).recipe
-            reason = _not_comparable(run, VOC_CLASSES, paper.VOC_PHOTOS, tuple(paper.TABLE2_OWN))
-            reasons.append(reason)
-            network = network_of(run.recipe)
-            ours.append(tables.OwnRow(folder.name, network, len(run.train), scores["miou"], not reason))
+    for run in _rows_of_this_data(study, sorted(study.out.glob("C41*"))):
+        run.recipe = resume_run(run.out).recipe
+        reason = _not_comparable(run, VOC_CLASSES, paper.VOC_PHOTOS, tuple(paper.TABLE2_OWN))
+        reasons.append(reason)
+        score = read_metrics(run.out)["prediction"]["miou"]
+        ours.append(tables.OwnRow(run.out.name, network_of(run.recipe), len(run.train), score, not reason))
     test = "The test set is scored by VOC's server alone; tag2mask export voc-server writes what it takes."
     notes = _notes(row, paper.VOC_SET, next(filter(None, reasons), ""))
     made = _save(study, tables.table2(ours, [*notes, paper.TABLE2_SALIENCY, test]))
-    metrics = {name: read_metrics(study.out / name) for name in PUBLISHED}
-    metrics = {name: found for name, found in metrics.items() if "prediction" in found}
+    rows = _rows_of_this_data(study, [study.out / name for name in PUBLISHED])
+    metrics = {run.out.name: read_metrics(run.out) for run in rows}
     if not metrics:
         return made
     table = methods_table(metrics, [*_notes(row, paper.VOC_SET, ""), paper.TABLE2_SALIENCY])
@@ -102,6 +103,19 @@ def _table2(study: Study) -> Reproduced:
     files += figures.save_bars(bars, study.out / "table2-methods")
     files += _method_masks(study, [name for name in metrics if name != "emadapt"])  # it has no masks of its own
     return Reproduced(table.markdown(), [*made.files, *files])
+
+
+def _rows_of_this_data(study: Study, folders: Sequence[Path]) -> Iterator[Run]:
+    """Yield the runs that have been scored, with the study's data; one of other data is said and left out."""
+    for folder in folders:
+        if "prediction" not in read_metrics(folder):
+            continue
+        run = copy.copy(study.shared)
+        run.out = folder
+        if run.changes.said:
+            log.warning("%s is left out, it was made before: %s", folder, "; ".join(run.changes.said))
+        else:
+            yield run
 
 
 def _method_masks(study: Study, names: Sequence[str]) -> list[Path]:
