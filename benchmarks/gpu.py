@@ -1,6 +1,7 @@
 """What a GPU reaches with the paper's networks, and from that how long its experiments take. Random weights, no photos.
 
     python benchmarks/gpu.py --json gpu.json
+    python benchmarks/gpu.py --losses
     python benchmarks/gpu.py --device cpu --tiny
 
 For each recipe: training of the classifier and of the segmenter, as `tag2mask run` trains them, discovery at output
@@ -9,6 +10,8 @@ waiting; the first epoch warms up and is not counted. `share` is the part of the
 training reaches, by the operations of forward and backward pass. The last table sums up a whole run on VOC's 10,582
 photos or COCO's 118,287: classifier, patterns, proxy masks, segmenter, retraining, predictions; the GPU's work alone.
 Several GPUs are taken to share it without loss, which is not measured, and CRFs and reading are left to the CPU beside.
+`--losses` trains each network for a few steps from the same weights and on the same photos in float32 and in the
+half precision of training, with channels first and last, and prints the loss of the first and the last step.
 `--tiny` has small networks and images, to see that it works; its numbers say nothing.
 """
 
@@ -19,6 +22,8 @@ import json
 import sys
 import tempfile
 import time
+from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -39,6 +44,7 @@ from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns.collect import collect_moments
 from tag2mask.training.classifier import train_classifier
 from tag2mask.training.datasets import MaskedPhotos, TaggedPhotos
+from tag2mask.training.loop import _backward as backward
 from tag2mask.training.segmenter import train_segmenter
 
 PHOTOS = {"voc": (20, 10_582, 1_449), "coco": (80, 118_287, 5_000)}
@@ -82,13 +88,11 @@ def peak():
     return round(torch.cuda.max_memory_allocated() / 1e9, 2) if device().type == "cuda" else None
 
 
-def epoch_of(train, size, classes):
-    """Train two epochs on noise; return the seconds of the second one and the peak memory in GB."""
-    random, ends = np.random.default_rng(0), []
+def train_on_noise(train, size, classes, ended):
+    """Train on one photo and mask of noise; ``ended`` is called after each epoch."""
+    random = np.random.default_rng(0)
     photo = random.integers(0, 256, (size, size, 3)).astype(np.uint8)
     mask = random.integers(0, classes + 1, (size, size)).astype(np.uint8)
-    if device().type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     with (
         tempfile.TemporaryDirectory() as folder,
         patch("tag2mask.data.image_set.read_photo", lambda *_, **__: photo),
@@ -97,10 +101,46 @@ def epoch_of(train, size, classes):
         patch(
             "tag2mask.training.segmenter.MaskedPhotos", lambda *given, **more: Repeated(MaskedPhotos(*given, **more))
         ),
-        patch("tag2mask.training.loop.save_checkpoint", lambda *_: ends.append(now())),
+        patch("tag2mask.training.loop.save_checkpoint", lambda *_: ended()),
     ):
         train(seed=0, workers=0, checkpoint=Path(folder) / "none.pt")
+
+
+def epoch_of(train, size, classes):
+    """Train two epochs on noise; return the seconds of the second one and the peak memory in GB."""
+    ends = []
+    if device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    train_on_noise(train, size, classes, lambda: ends.append(now()))
     return ends[1] - ends[0], peak()
+
+
+def losses_of(recipe, classes, steps):
+    """Yield a row for each network, precision and order of memory: the losses of the first and the last step."""
+    half = half_type(device()) or torch.bfloat16
+    for part, dtype, layout in product((0, 2), (None, half), (torch.contiguous_format, torch.channels_last)):
+        network, losses = networks_of(recipe, classes)[part], []
+        train, how = (train_segmenter, recipe.segmenter) if part else (train_classifier, recipe.classifier)
+        samples = [Sample("noise", Path("noise.jpg"), (1,))] * (steps * how.batch_size)
+        given = [network, samples, *([Path()] if part else []), how.model_copy(update={"epochs": 1})]
+
+        def noted(*arguments, into=losses):
+            value = backward(*arguments)
+            into.append(float(value))
+            return value
+
+        with (
+            patch("tag2mask.devices.half_type", lambda _, dtype=dtype: dtype),
+            patch("torch.channels_last", layout),
+            patch("tag2mask.training.loop._backward", noted),
+        ):
+            train_on_noise(partial(train, *given), how.size, classes, lambda: None)
+        named = str(dtype or torch.float32).removeprefix("torch.")
+        order = "last" if layout is torch.channels_last else "first"
+        yield {"network": "segmenter" if part else "classifier", "precision": named, "channels": order,
+               "first loss": f"{losses[0]:.4f}", "last loss": f"{losses[-1]:.4f}"}  # fmt: skip
+
+
 
 
 def matrix_rate(side):
@@ -196,6 +236,7 @@ def main():
         "--recipes", nargs="+", default=["luo2020-voc-resnet101", "luo2020-voc-vgg16", "luo2020-coco-resnet101"]
     )
     parser.add_argument("--steps", type=int, default=30, help="batches that are clocked")
+    parser.add_argument("--losses", action="store_true", help="compare the losses of precisions instead")
     parser.add_argument("--tiny", action="store_true", help="small networks and images, three batches")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     args = parser.parse_args()
@@ -211,8 +252,12 @@ def main():
         tiny = [*TINY, *(["segmenter.backbone.name=vgg11"] if "vgg" in recipe_name else [])] if args.tiny else []
         recipe = load_recipe(recipe_name, tiny)
         classes, photos, predicted = next(counts for key, counts in PHOTOS.items() if key in recipe_name)
+        steps = 3 if args.tiny else args.steps
+        if args.losses:
+            rows += [{"recipe": recipe_name, **row} for row in losses_of(recipe, classes, steps)]
+            continue
         rates = {}
-        for part, setting, speed, memory, share in rows_of(recipe, classes, 3 if args.tiny else args.steps, rate):
+        for part, setting, speed, memory, share in rows_of(recipe, classes, steps, rate):
             rates[part] = speed
             rows.append({"recipe": recipe_name, "part": part, "setting": setting, "images a second": round(speed, 1)})
             rows[-1] |= {"peak memory, GB": memory, "share": None if share is None else round(share, 3)}
@@ -220,7 +265,8 @@ def main():
         times.append({"recipe": recipe_name, "photos": photos, "hours, one GPU": round(one, 2)})
         times[-1]["hours, eight GPUs at best"] = round(one / 8, 2)
     table(rows)
-    table(times)
+    if times:
+        table(times)
     if args.json:
         about = {"device": name, "torch": torch.__version__, "matrix_rate": rate, "tiny": args.tiny}
         args.json.write_text(json.dumps({**about, "rows": rows, "times": times}, indent=1) + "\n")
