@@ -141,8 +141,6 @@ def losses_of(recipe, classes, steps):
                "first loss": f"{losses[0]:.4f}", "last loss": f"{losses[-1]:.4f}"}  # fmt: skip
 
 
-
-
 def matrix_rate(side):
     """Return the operations a second of a product of square matrices, in the precision of training."""
     where = device()
