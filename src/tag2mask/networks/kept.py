@@ -45,9 +45,9 @@ class Kept:
 
     def __init__(self, folder: Path, made_from: str, most: int = MOST) -> None:
         self.folder, self.made_from = folder, made_from
-        taken = sum(file.stat().st_size for file in folder.rglob("*.safetensors")) if folder.is_dir() else 0
+        self.taken = sum(file.stat().st_size for file in folder.rglob("*.safetensors")) if folder.is_dir() else 0
         there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-        self.room = min(most - taken, disk_usage(there).free // 2)
+        self.room = min(most - self.taken, disk_usage(there).free // 2)
 
     def read(self, sample: Sample) -> dict[str, Tensor] | None:
         """Return the tensors of a photo, or None where none are kept."""
@@ -100,13 +100,21 @@ class KeptFeatures:
         """
         mirrored = turned and self.mirrored
         at = f"{side}-mirrored" if mirrored else str(side)
-        kept = self._at.get(at) or self._at.setdefault(at, Kept(self.folder / at, self._weights))
+        kept = self._kept(at)
         maps = kept.read(sample)
         if maps is None:
             maps = self._see(sample, side, mirrored)
             kept.write(sample, maps)
         maps = {layer: maps[layer].float() for layer in self.backbone.layers}
         return {layer: one.flip(-1) for layer, one in maps.items()} if turned and not mirrored else maps
+
+    def has_room(self, photos: int, side: int) -> bool:
+        """Return whether the feature maps of so many photos, squares of ``side`` pixels, can all be kept."""
+        with torch.inference_mode():
+            maps = self.backbone(torch.zeros(1, 3, side, side))
+        size = sum(2 * maps[layer].numel() for layer in self.backbone.layers)
+        kept = self._kept(str(side))
+        return photos * size <= kept.taken + kept.room
 
     @cached_property
     def _weights(self) -> str:
@@ -119,6 +127,9 @@ class KeptFeatures:
     @cached_property
     def _fast(self) -> Callable[[Tensor], dict[str, Tensor]]:
         return folded_backbone(self.backbone)
+
+    def _kept(self, at: str) -> Kept:
+        return self._at.get(at) or self._at.setdefault(at, Kept(self.folder / at, self._weights))
 
     @torch.inference_mode()
     def _see(self, sample: Sample, side: int, mirrored: bool) -> dict[str, Tensor]:

@@ -17,16 +17,30 @@ def features_of(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None
 
     None on a GPU, which sees a photo as fast as it reads.
     """
-    if not (run.is_refined or run.kept) or run.recipe.tiles or run.device.type != "cpu" or world() > 1:
-        return None
-    return KeptFeatures(run.kept or kept_folder(run.out), segmenter.backbone, mirrored=run.kept is not None)
+    return _kept(run, segmenter) if run.is_refined or run.kept else None
+
+
+def features_to_learn(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None:
+    """Return the kept feature maps of the training photos, at the segmenter's size, that several trainings see.
+
+    None as in `features_of`, where the backbone is trained too, and where a run that does not retrain sees them once,
+    or there is no room for all.
+    """
+    how = run.recipe.segmenter
+    kept = _kept(run, segmenter) if stays_the_same(how) and (run.kept or how.retrain) else None
+    return kept if kept and (run.kept or kept.has_room(len(run.train), how.size)) else None
+
+
+def features_to_redraw(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None:
+    """Return `features_to_learn` where training photos are predicted at the size at which they were learnt from."""
+    same = run.recipe.inference.scales == [run.recipe.segmenter.size]
+    return features_to_learn(run, segmenter) if same and not run.kept else None
 
 
 def shared_features(run: Run, classifier: Classifier) -> KeptFeatures | None:
-    """Return what several runs keep of their photos, where the segmenter's frozen backbone is the classifier's too."""
+    """Return `features_to_learn` where the segmenter's frozen backbone is the classifier's too."""
     how, recipe = run.recipe.segmenter, run.recipe
-    same = how.backbone is None and how.output_stride == recipe.patterns.output_stride
-    if not (run.kept and same and stays_the_same(how) and run.device.type == "cpu"):
+    if how.backbone is not None or how.output_stride != recipe.patterns.output_stride:
         return None
     segmenter = SegmentationNetwork(
         recipe.backbone.name, classifier.classes, head=how.head, output_stride=how.output_stride,
@@ -35,4 +49,10 @@ def shared_features(run: Run, classifier: Classifier) -> KeptFeatures | None:
     mine, theirs = segmenter.backbone, classifier.backbone.state_dict()
     own = mine.state_dict()
     alike = own.keys() <= theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in own.items())
-    return features_of(run, segmenter) if alike and set(classifier.backbone.layers) <= set(mine.layers) else None
+    return features_to_learn(run, segmenter) if alike and set(classifier.backbone.layers) <= set(mine.layers) else None
+
+
+def _kept(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None:
+    if run.recipe.tiles or run.device.type != "cpu" or world() > 1:
+        return None
+    return KeptFeatures(run.kept or kept_folder(run.out), segmenter.backbone, mirrored=run.kept is not None)

@@ -101,7 +101,9 @@ def relate_positions(run: Run, masks: Path) -> None:
     file = affinities_file(run)
     checkpoint = checkpoint_of(file)
     times = max(1, round(how.shows / (how.epochs * len(run.train))))
-    learn_affinities(head, Lesson(classifier, run.train, recipe, checkpoint, run.strict, "affinities", times), masks)
+    kept = shared_features(run, classifier) if patterns.size == run.recipe.segmenter.size else None
+    lesson = Lesson(classifier, run.train, recipe, checkpoint, run.strict, "affinities", times, kept)
+    learn_affinities(head, lesson, masks)
     if is_main():
         save_tensors(file, head.state_dict(), AFFINITIES, {"classes": list(classifier.classes)})
         checkpoint.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,12 +20,13 @@ from tag2mask.names import ClassifierTraining, Teaching
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.networks.kept import kept_folder
 from tag2mask.patterns import ClassPatterns
 from tag2mask.patterns.orientation import SURE
 from tag2mask.report import OverviewRow, PhotoSet, save_overview, save_page, save_patterns
 from tag2mask.runs.confidence import confidences_of, with_corrected, write_confidences
 from tag2mask.runs.estimate import prepare_crf
-from tag2mask.runs.features import features_of
+from tag2mask.runs.features import features_of, features_to_learn, features_to_redraw
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of, read_metrics
 from tag2mask.runs.learnt import learn
 from tag2mask.runs.refine import not_corrected, put_corrected, share_masks
@@ -32,7 +34,7 @@ from tag2mask.runs.views import views_of
 from tag2mask.scoring import score_set
 from tag2mask.segmenter import Segmenter
 from tag2mask.training.classifier import mean_precision, train_classifier
-from tag2mask.training.segmenter import stays_the_same, train_segmenter
+from tag2mask.training.segmenter import train_segmenter
 
 log = logging.getLogger("tag2mask")
 
@@ -161,7 +163,7 @@ def train_on(run: Run, masks: Path, rounds: int) -> None:
     train_segmenter(
         segmenter, samples, masks, how, tiles=run.recipe.tiles,
         seed=seed, workers=run.recipe.workers, checkpoint=checkpoint, label=file.stem, strict=run.strict,
-        kept=features_of(run, segmenter) if run.kept and stays_the_same(how) else None,
+        kept=features_to_learn(run, segmenter),
     )  # fmt: skip
     if is_main():
         segmenter.save(file)
@@ -181,7 +183,10 @@ def redraw(run: Run, rounds: int = 1) -> None:
     readable = with_mask(run.train.samples, run.out / "proxy")
     put_corrected(run, readable, masks)
     prepare_crf(run.recipe.inference.crf is not None)
-    predict_masks(segmenter, readable, masks, run.recipe, known_labels=True, strict=run.strict)
+    predict_masks(
+        segmenter, readable, masks, run.recipe, known_labels=True, strict=run.strict,
+        kept=features_to_redraw(run, segmenter),
+    )  # fmt: skip
 
 
 def retrain(run: Run) -> None:
@@ -211,6 +216,8 @@ def predict(run: Run) -> None:
         segmenter, run.evaluation.samples, run.out / "predictions", run.recipe, strict=run.strict,
         kept=features_of(run, segmenter),
     )  # fmt: skip
+    if is_main() and not run.is_refined:
+        shutil.rmtree(kept_folder(run.out), ignore_errors=True)
 
 
 def evaluate(run: Run) -> None:

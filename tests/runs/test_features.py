@@ -1,0 +1,82 @@
+"""Feature maps that several trainings of a run see are computed once, and gone at the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm import create_model
+
+from tag2mask.config import load_recipe
+from tag2mask.networks import kept
+from tag2mask.networks.deeplab import SegmentationNetwork
+from tag2mask.networks.kept import KeptFeatures, kept_folder
+from tag2mask.runs.folder import Source, open_run, resume_run
+from tag2mask.runs.stages import run_stages
+
+SETTINGS = (
+    "classifier.train=head", "classifier.epochs=2",
+    "segmenter.train_from=last", "segmenter.crop=1", "segmenter.epochs=3", "segmenter.retrain=1",
+    "segmenter.head=light", "segmenter.size=64", "patterns.size=64", "patterns.output_stride=16",
+    "segmenter.output_stride=16", "inference.scales=[64]", "proxy.affinity={epochs: 2, shows: 1}",
+)  # fmt: skip
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Note each photo that is seen to keep what comes of it."""
+    names, see = [], KeptFeatures._see
+    monkeypatch.setattr(
+        KeptFeatures, "_see", lambda self, sample, *how: names.append(sample.name) or see(self, sample, *how)
+    )
+    return names
+
+
+def begun(folder, shapes_folder, recipe_file, *settings):
+    torch.manual_seed(0)
+    weights = folder.with_suffix(".safetensors")
+    save_file(create_model("test_resnet", num_classes=0).state_dict(), weights)
+    recipe = load_recipe(recipe_file, [f"backbone.weights={weights}", *SETTINGS, *settings])
+    return open_run(folder, Source.of(shapes_folder, split="train", eval_split="val"), recipe)
+
+
+def weights(run):
+    return SegmentationNetwork.load(run.segmenter_file).state_dict()
+
+
+def test_a_photo_is_seen_once_by_affinities_and_both_trainings(tmp_path, shapes_folder, recipe_file, seen):
+    run = begun(tmp_path / "run", shapes_folder, recipe_file)
+    run_stages(run, "retrain")
+    assert sorted(seen) == sorted(sample.name for sample in run.train.samples)
+    assert kept_folder(run.out).is_dir()
+    run_stages(resume_run(run.out), "predict")
+    assert len(seen) == len(run.train)
+    assert not kept_folder(run.out).exists()
+
+
+def test_a_run_that_goes_on_teaches_the_same(tmp_path, shapes_folder, recipe_file):
+    whole = begun(tmp_path / "whole", shapes_folder, recipe_file)
+    run_stages(whole, "retrain")
+    parts = begun(tmp_path / "parts", shapes_folder, recipe_file)
+    run_stages(parts, "relate")
+    files = sorted(kept_folder(parts.out).rglob("*.safetensors"))
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:-9])
+    run_stages(resume_run(parts.out), "retrain")
+    other = weights(parts)
+    assert all(np.array_equal(value, other[name]) for name, value in weights(whole).items())
+
+
+@pytest.mark.parametrize(
+    "setting", ["segmenter.retrain=0", "segmenter.train_from=layer4", "tiles={side: 64, overlap: 16}", "full disk"]
+)
+def test_nothing_is_kept_where_it_is_seen_once_or_has_no_room(
+    tmp_path, shapes_folder, recipe_file, seen, monkeypatch, setting
+):
+    if setting == "full disk":
+        monkeypatch.setattr(kept, "disk_usage", lambda _: type("", (), {"free": 1000}))
+    run = begun(tmp_path / "run", shapes_folder, recipe_file, *([] if setting == "full disk" else [setting]))
+    run_stages(run, "retrain")
+    assert not seen
+    assert not kept_folder(run.out).exists()
