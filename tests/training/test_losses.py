@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tag2mask.crf import dense_crf
+from tag2mask.names import IGNORE
 from tag2mask.training.losses import (
     FLOOR,
     balanced_seed_loss,
     constrain_loss,
+    dice_loss,
     expand_loss,
     grow_seeds,
     rank_pooling,
@@ -39,6 +41,26 @@ def seeds(*values):
 def random_maps(seed, classes=3, side=6, images=2):
     random = torch.Generator().manual_seed(seed)
     return (4 * torch.randn(images, classes, side, side, generator=random)).softmax(1)
+
+
+def test_dice_loss_by_hand():
+    probabilities = torch.tensor([[[0.75, 0.5], [0.25, 0.5]], [[0.5, 0.5], [0.5, 0.5]]])[..., None]
+    targets = torch.tensor([[[0], [1]], [[1], [IGNORE]]])
+    first = 1 - (2 * 0.75 / (1.25 + 1) + 2 * 0.5 / (0.75 + 1)) / 2
+    second = 1 - 2 * 0.5 / (0.5 + 1)  # of one known position, which is background's nowhere
+    found = float(dice_loss(probabilities.log(), targets))
+    assert found == pytest.approx((2 * first + second) / 3, abs=1e-6)
+
+
+def test_dice_loss_is_nothing_where_masks_are_right_or_not_known():
+    targets = torch.tensor([[[0, 2], [2, IGNORE]]])
+    right = 50.0 * torch.nn.functional.one_hot(targets % 3, 3).movedim(-1, 1).float()
+    assert float(dice_loss(right, targets)) == pytest.approx(0, abs=1e-6)
+    logits = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    loss = dice_loss(logits, torch.full((1, 2, 2), IGNORE))
+    loss.backward()
+    assert float(loss) == 0
+    assert not logits.grad.any()
 
 
 def test_seed_loss_by_hand():

@@ -237,6 +237,7 @@ class SegmenterConfig(_Part):
         tag_weight: of the loss of a head that tells the photo's tags, whose log-probabilities are added to the
             logits (paper: 0, no such head). Tags are right where masks are not: what is in a photo is learnt from
             them, and a class that masks draw badly does not vanish or appear in photos without it.
+        dice_weight: of a Dice loss, in which a small object weighs as much as a large one (paper: 0, none).
         retrain: how many times to train again from scratch on own predictions (paper: 1).
         redraw: draw the training photos' masks again with the segmenter and the tags, even if it is not trained again.
     """
@@ -256,6 +257,7 @@ class SegmenterConfig(_Part):
     crop: Share = 1.0
     label_stride: Positive = 1
     tag_weight: Rate = 0.0
+    dice_weight: Rate = 0.0
     retrain: Annotated[int, Field(ge=0, le=100)] = 1
     redraw: bool = False
 
@@ -303,12 +305,14 @@ class RefineConfig(_Part):
             its backbone stays.
         learning_rate: of that where the segmenter's masks agree with the corrected ones, and up to ten times as much
             where they do not.
+        dice_weight: as ``segmenter.dice_weight``, for masks that are right to the pixel.
     """
 
     spread: Annotated[float, Field(gt=0, le=10)] = 0.5
     temperature: Annotated[float, Field(gt=0, le=100)] = 0.2
     shows: Positive = 800
     learning_rate: Rate = 1e-3
+    dice_weight: Rate = 0.5
 
 
 class TilesConfig(_Part):

@@ -67,6 +67,7 @@ def _train(run: Run) -> None:
     of_a_photo = run.recipe.tiles.per_photo if run.recipe.tiles else 1
     times = max(1, round(how.shows / (EPOCHS * of_a_photo * len(samples))))
     as_plain = {"method": Teaching.PLAIN, "train_from": LAST, "crop": 1.0, "tag_weight": 0.0}
+    as_plain["dice_weight"] = how.dice_weight
     rate = how.learning_rate * pace(agreement(run, segmenter, samples, kept))
     pace_of = {"epochs": EPOCHS, "schedule": Schedule.POLY, "learning_rate": rate}
     settings = run.recipe.segmenter.model_copy(update={**as_plain, **pace_of})

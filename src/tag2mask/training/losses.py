@@ -1,4 +1,4 @@
-"""Losses that grow a segmentation from seeds: SEC (Kolesnikov and Lampert 2016), DSRG (Huang et al. 2018).
+"""Losses: those that grow a segmentation from seeds, SEC (Kolesnikov and Lampert 2016), DSRG (Huang et al. 2018); Dice.
 
 Seeds are masks in which 255 stands for what is not known. Pure functions on tensors; f is the network's
 probability of a class at a position, n the number of positions, C(X) the classes of the photo's tags.
@@ -52,6 +52,28 @@ def seeded_loss(method: str, logits: Tensor, images: Tensor, masks: Tensor, pres
     if method == Teaching.SEC:
         return seed_loss(probabilities, seeds) + expand_loss(probabilities, present) + constrain
     return balanced_seed_loss(probabilities, grow_seeds(refined, seeds, present)) + constrain
+
+
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    r"""Return the Dice loss (Milletari et al. 2016), in which a small object weighs as much as a large one:
+
+    $1 - \frac{1}{|C|} \sum_{c \in C} \frac{2 \sum_u f_{u,c} t_{u,c}}{\sum_u f_{u,c} + t_{u,c}}$
+
+    C are the classes, background among them, that the mask of a photo has; t is 1 where it has class c, u known. The
+    mean over photos, each counted as often as it has known positions.
+
+    Args:
+        logits: float N x (C + 1) x h x w.
+        targets: int N x h x w, 255 for what is not known.
+    """
+    known = (targets != IGNORE).float()
+    found = logits.softmax(1) * known[:, None]
+    true = functional.one_hot(targets.masked_fill(targets == IGNORE, 0), found.shape[1]).movedim(-1, 1) * known[:, None]
+    in_both, in_mask, area = (one.sum((2, 3)) for one in (found * true, true, found + true))
+    present = in_mask > 0
+    share = (2 * in_both / area.clamp_min(FLOOR) * present).sum(1) / present.sum(1).clamp_min(1)
+    counted = known.sum((1, 2))
+    return ((1 - share) * counted).sum() / counted.sum().clamp_min(1)
 
 
 def seed_loss(probabilities: Tensor, seeds: Tensor) -> Tensor:

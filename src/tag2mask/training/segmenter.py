@@ -26,7 +26,7 @@ from tag2mask.resize import resize_like
 from tag2mask.training.datasets import FrozenFeatures, KeptPhotos, MaskedPhotos, Pair
 from tag2mask.training.expectation import em_loss
 from tag2mask.training.loop import fit, parameter_groups
-from tag2mask.training.losses import seeded_loss
+from tag2mask.training.losses import dice_loss, seeded_loss
 
 
 def train_segmenter(
@@ -76,6 +76,8 @@ def train_segmenter(
         logits = resize_like(logits.float(), targets)
         counted = (targets != IGNORE).sum().clamp_min(1)
         value = functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
+        if how.dice_weight:
+            value = value + how.dice_weight * dice_loss(logits, targets)
         return with_tags(value, tags, present)
 
     def with_tags(value: Tensor, tags: Tensor | None, present: Tensor) -> Tensor:
