@@ -1,11 +1,11 @@
-"""What `corrections.py` measures, in a tenth of the time: without the CRF, scored at 164 x 164 pixels, in bfloat16.
+"""What `corrections.py` measures, in a tenth of the time: without the CRF, scored at 164 x 164 pixels.
 
     python benchmarks/corrections_quick.py runs/voc --masks 0 1 5 25 --out corrections-quick
 
 RUN is a finished run of a recipe with a frozen backbone and one scale, as `fast`; it gets a folder features/. Rows are
 as those of `corrections.py`: photos in the order of --seeds or of `tag2mask next`, corrected while a class has fewer
 than so many, learnt from as `tag2mask refine` does (`refine.shows`, its learning rate). The ceiling learns from all
-true masks as the recipe's segmenter does. Nothing is written but rows. bfloat16 is fast on processors with AMX.
+true masks as the recipe's segmenter does. Nothing is written but rows.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from tag2mask.resize import resize
 from tag2mask.runs.folder import Run, resume_run
 from tag2mask.runs.refine import EPOCHS, pace
 from tag2mask.training.loop import parameter_groups
+from tag2mask.training.losses import dice_loss
 
 SIDE = 164
 """Of the masks in pixels; logits and masks are compared at every second one in training."""
@@ -55,17 +56,14 @@ class Photos:
     def see(
         self, network: SegmentationNetwork, places: Sequence[int], turned: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the logits of some photos and of their tags, perhaps with the maps turned left to right."""
-        maps = [self.kept.maps(self.samples[place], self.side) for place in places]
+        """Return the logits of some photos, or of their mirror images, and of their tags."""
+        maps = [self.kept.maps(self.samples[place], self.side, turned) for place in places]
         joined = {layer: torch.cat([one[layer] for one in maps]) for layer in maps[0]}
-        joined = {layer: one.flip(-1) if turned else one for layer, one in joined.items()}
-        with torch.autocast("cpu", torch.bfloat16):
-            logits, tags = network.decode_with_tags(joined)
-        return logits.float(), None if tags is None else tags.float()
+        return network.decode_with_tags(joined)
 
 
 def learn(
-    network: SegmentationNetwork, photos: Photos, places: Sequence[int], shows: int, rate: float, run: Run
+    network: SegmentationNetwork, photos: Photos, places: Sequence[int], shows: int, rate: float, dice: float, run: Run
 ) -> None:
     """Train the head of a segmenter on the true masks of some photos."""
     how, draw, order = run.recipe.segmenter, Random(run.recipe.seed), list[int]()
@@ -86,7 +84,10 @@ def learn(
         turned = draw.random() < 0.5
         truth = truth.flip(-1) if turned else truth
         logits, tags = photos.see(network, some, turned)
-        loss = functional.cross_entropy(resize(logits, (SIDE // 2, SIDE // 2)), truth, ignore_index=IGNORE)
+        logits = resize(logits, (SIDE // 2, SIDE // 2))
+        loss = functional.cross_entropy(logits, truth, ignore_index=IGNORE)
+        if dice:
+            loss = loss + dice * dice_loss(logits, truth)
         if tags is not None and not network.tags.stays:
             present = torch.from_numpy(photos.tags[some]).float()
             loss = loss + how.tag_weight * functional.binary_cross_entropy_with_logits(tags, present)
@@ -125,13 +126,14 @@ def row_of(
     how = run.recipe.segmenter
     if choice == "ceiling":
         network = untrained(run, network)
-        learn(network, photos, range(len(names)), how.epochs * len(names), how.learning_rate, run)
+        learn(network, photos, range(len(names)), how.epochs * len(names), how.learning_rate, how.dice_weight, run)
     elif places:
         if network.tags is not None:
             network.tags.freeze()
         row["agreement"] = float(np.nanmean(iou(matrix_of(network, photos, places, None))[1:]))
-        rate = run.recipe.refine.learning_rate * pace(row["agreement"])
-        learn(network, photos, places, max(run.recipe.refine.shows, EPOCHS * len(places)), rate, run)
+        teach = run.recipe.refine
+        rate, shows = teach.learning_rate * pace(row["agreement"]), max(teach.shows, EPOCHS * len(places))
+        learn(network, photos, places, shows, rate, teach.dice_weight, run)
     others = [place for place in range(0, len(names), step) if place not in places]
     scores = matrix_of(network, photos, others, None)
     row |= {"photos": len(places), "others": 100 * mean_iou(scores), "iou": (100 * iou(scores)).tolist(), "val": None}

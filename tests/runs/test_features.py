@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -25,12 +27,15 @@ SETTINGS = (
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Note each photo that is seen to keep what comes of it."""
-    names, see = [], KeptFeatures._see
-    monkeypatch.setattr(
-        KeptFeatures, "_see", lambda self, sample, *how: names.append(sample.name) or see(self, sample, *how)
-    )
-    return names
+    """Count how often each photo and each mirror image is seen to keep what comes of it."""
+    times, see = Counter(), KeptFeatures._see
+
+    def counted(self, sample, side, mirrored):
+        times[sample.name, mirrored] += 1
+        return see(self, sample, side, mirrored)
+
+    monkeypatch.setattr(KeptFeatures, "_see", counted)
+    return times
 
 
 def begun(folder, shapes_folder, recipe_file, *settings):
@@ -48,10 +53,13 @@ def weights(run):
 def test_a_photo_is_seen_once_by_affinities_and_both_trainings(tmp_path, shapes_folder, recipe_file, seen):
     run = begun(tmp_path / "run", shapes_folder, recipe_file)
     run_stages(run, "retrain")
-    assert sorted(seen) == sorted(sample.name for sample in run.train.samples)
+    assert set(seen.values()) == {1}
+    assert {name for name, mirrored in seen if not mirrored} == {sample.name for sample in run.train.samples}
+    assert any(mirrored for _, mirrored in seen)
     assert kept_folder(run.out).is_dir()
+    before = seen.copy()
     run_stages(resume_run(run.out), "predict")
-    assert len(seen) == len(run.train)
+    assert seen == before
     assert not kept_folder(run.out).exists()
 
 

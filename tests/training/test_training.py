@@ -73,7 +73,7 @@ def trained(data, checkpoint, how=HOW, seed=0, masks=None, strict=False, shared=
     torch.manual_seed(3)
     segmenter = SegmentationNetwork("test_resnet", data.classes, weights="random", tags=how.tag_weight > 0)
     masks = masks or data.samples[0].mask.parent
-    kept = KeptFeatures(shared, segmenter.backbone, mirrored=True) if shared else None
+    kept = KeptFeatures(shared, segmenter.backbone) if shared else None
     train_segmenter(
         segmenter, data.samples, masks, how, seed=seed, workers=0, checkpoint=checkpoint, strict=strict, kept=kept
     )
@@ -206,7 +206,7 @@ def test_photos_that_come_with_their_maps_are_those_that_were_seen(few, tmp_path
     photos = MaskedPhotos(few.samples, few.samples[0].mask.parent, len(few.classes), 48, 1.0, flip=0)
     frozen = FrozenFeatures(photos, backbone, ["layer3"], tmp_path, pixels=True)
     frozen.compute(0, "")
-    shared = KeptPhotos(photos, KeptFeatures(tmp_path / "features", backbone, mirrored=True), pixels=True)
+    shared = KeptPhotos(photos, KeptFeatures(tmp_path / "features", backbone), pixels=True)
     for data in (frozen, shared):  # the latter's maps are of photos resized otherwise
         turned = set()
         for _ in range(8):

@@ -76,45 +76,46 @@ class Kept:
 
 
 class KeptFeatures:
-    """Feature maps of whole photos by a backbone that stays as it is, in half precision.
+    """Feature maps of whole photos, and of their mirror images, by a backbone that stays as it is, in half precision.
+
+    A photo's maps turned left to right are not those of its mirror image: where a stride leaves out every second
+    position, it leaves out the others there, which is up to a whole cell.
 
     Args:
         folder: where they are kept, in a folder per input size.
         backbone: on the CPU.
-        mirrored: whether mirror images are seen too; else a photo's maps turned round stand for theirs in training.
     """
 
-    def __init__(self, folder: Path, backbone: Backbone, mirrored: bool = False) -> None:
-        self.folder, self.backbone, self.mirrored, self._at = folder, backbone, mirrored, dict[str, Kept]()
+    def __init__(self, folder: Path, backbone: Backbone) -> None:
+        self.folder, self.backbone, self._at = folder, backbone, dict[str, Kept]()
 
-    def maps(self, sample: Sample, side: int, turned: bool = False) -> dict[str, Tensor]:
+    def maps(self, sample: Sample, side: int, mirrored: bool = False) -> dict[str, Tensor]:
         """Return a photo's feature maps by layer, float32 1 x D x h x w.
 
         Args:
             sample: the photo.
             side: of the square input in pixels.
-            turned: those of its mirror image.
+            mirrored: those of its mirror image.
 
         Raises:
             DataError: the photo cannot be read.
         """
-        mirrored = turned and self.mirrored
         at = f"{side}-mirrored" if mirrored else str(side)
         kept = self._kept(at)
         maps = kept.read(sample)
         if maps is None:
             maps = self._see(sample, side, mirrored)
             kept.write(sample, maps)
-        maps = {layer: maps[layer].float() for layer in self.backbone.layers}
-        return {layer: one.flip(-1) for layer, one in maps.items()} if turned and not mirrored else maps
+        return {layer: maps[layer].float() for layer in self.backbone.layers}
 
     def has_room(self, photos: int, side: int) -> bool:
-        """Return whether the feature maps of so many photos, squares of ``side`` pixels, can all be kept."""
+        """Return whether the maps of so many photos and mirror images, squares of ``side`` pixels, can be kept."""
         with torch.inference_mode():
             maps = self.backbone(torch.zeros(1, 3, side, side))
         size = sum(2 * maps[layer].numel() for layer in self.backbone.layers)
-        kept = self._kept(str(side))
-        return photos * size <= kept.taken + kept.room
+        straight, mirrored = self._kept(str(side)), self._kept(f"{side}-mirrored")
+        room = min(straight.taken + straight.room, mirrored.taken + mirrored.room)
+        return photos * size <= room // 2
 
     @cached_property
     def _weights(self) -> str:

@@ -55,4 +55,4 @@ def shared_features(run: Run, classifier: Classifier) -> KeptFeatures | None:
 def _kept(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None:
     if run.recipe.tiles or run.device.type != "cpu" or world() > 1:
         return None
-    return KeptFeatures(run.kept or kept_folder(run.out), segmenter.backbone, mirrored=run.kept is not None)
+    return KeptFeatures(run.kept or kept_folder(run.out), segmenter.backbone)

@@ -260,7 +260,7 @@ class FrozenFeatures(Dataset[tuple[int, "Pair | str"]]):
 
 
 class KeptPhotos(Dataset[tuple[int, "Pair | str"]]):
-    """What `KeptFeatures` keeps of photos, by chance turned left to right, with labels; or what is wrong.
+    """What `KeptFeatures` keeps of photos or, by chance, of their mirror images, with labels; or what is wrong.
 
     Where the photos have masks, each comes with its mask before its labels.
 
