@@ -48,7 +48,7 @@ def test_corrected_masks_are_truth_everywhere(command, whole_run, drawn, truth, 
     assert [shape["label"] for shape in shapes] == ["disc"]
 
 
-def test_the_second_refinement_sees_no_photo_again(monkeypatch, command, whole_run, drawn):
+def test_the_second_refinement_sees_only_the_mirror_image_of_a_new_correction(monkeypatch, command, whole_run, drawn):
     assert command("refine", whole_run, drawn("p01", "p06")).code == 0
     for part in ("64", "scores"):
         assert len(list((whole_run / "features" / part).glob("*.safetensors"))) == 14
@@ -57,7 +57,13 @@ def test_the_second_refinement_sees_no_photo_again(monkeypatch, command, whole_r
     def unexpected(*_, **__):
         raise AssertionError("a photo is seen again")
 
-    monkeypatch.setattr(KeptFeatures, "_see", unexpected)
+    see = KeptFeatures._see
+
+    def new(self, sample, side, mirrored):
+        assert (sample.name, mirrored) == ("p11", True)
+        return see(self, sample, side, mirrored)
+
+    monkeypatch.setattr(KeptFeatures, "_see", new)
     monkeypatch.setattr(confidence, "photo_batches", unexpected)
     said = command("refine", whole_run, drawn("p11", folder="more"))
     assert said.code == 0, said.err
