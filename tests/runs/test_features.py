@@ -12,8 +12,11 @@ from timm import create_model
 
 from tag2mask.config import load_recipe
 from tag2mask.networks import kept
+from tag2mask.networks.backbones import pyramid_layers
+from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.kept import KeptFeatures, kept_folder
+from tag2mask.runs.features import shared_features
 from tag2mask.runs.folder import Source, open_run, resume_run
 from tag2mask.runs.stages import run_stages
 
@@ -88,3 +91,12 @@ def test_nothing_is_kept_where_it_is_seen_once_or_has_no_room(
     run_stages(run, "retrain")
     assert not seen
     assert not kept_folder(run.out).exists()
+
+
+def test_nothing_is_kept_beside_a_gpu(tmp_path, shapes_folder, recipe_file, monkeypatch):
+    run = begun(tmp_path / "run", shapes_folder, recipe_file)
+    run_stages(run, "classify")
+    classifier = Classifier.load(run.classifier_file, pyramid_layers("test_resnet"), 16)
+    assert shared_features(run, classifier)
+    monkeypatch.setattr(type(run), "device", torch.device("cuda"))
+    assert shared_features(run, classifier.to("meta")) is None

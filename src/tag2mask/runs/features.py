@@ -17,7 +17,7 @@ def features_of(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None
 
     None on a GPU, which sees a photo as fast as it reads.
     """
-    return _kept(run, segmenter) if run.is_refined or run.kept else None
+    return _kept(run, segmenter) if (run.is_refined or run.kept) and _can_keep(run) else None
 
 
 def features_to_learn(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None:
@@ -26,9 +26,10 @@ def features_to_learn(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures 
     None as in `features_of`, where the backbone is trained too, and where a run that does not retrain sees them once,
     or there is no room for all.
     """
-    how = run.recipe.segmenter
-    kept = _kept(run, segmenter) if stays_the_same(how) and (run.kept or how.retrain) else None
-    return kept if kept and (run.kept or kept.has_room(len(run.train), how.size)) else None
+    if not _learns_again(run):
+        return None
+    kept = _kept(run, segmenter)
+    return kept if run.kept or kept.has_room(len(run.train), run.recipe.segmenter.size) else None
 
 
 def features_to_redraw(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None:
@@ -40,7 +41,7 @@ def features_to_redraw(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures
 def shared_features(run: Run, classifier: Classifier) -> KeptFeatures | None:
     """Return `features_to_learn` where the segmenter's frozen backbone is the classifier's too."""
     how, recipe = run.recipe.segmenter, run.recipe
-    if how.backbone is not None or how.output_stride != recipe.patterns.output_stride:
+    if how.backbone is not None or how.output_stride != recipe.patterns.output_stride or not _learns_again(run):
         return None
     segmenter = SegmentationNetwork(
         recipe.backbone.name, classifier.classes, head=how.head, output_stride=how.output_stride,
@@ -52,7 +53,14 @@ def shared_features(run: Run, classifier: Classifier) -> KeptFeatures | None:
     return features_to_learn(run, segmenter) if alike and set(classifier.backbone.layers) <= set(mine.layers) else None
 
 
-def _kept(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None:
-    if run.recipe.tiles or run.device.type != "cpu" or world() > 1:
-        return None
+def _learns_again(run: Run) -> bool:
+    how = run.recipe.segmenter
+    return bool(run.kept or how.retrain) and stays_the_same(how) and _can_keep(run)
+
+
+def _can_keep(run: Run) -> bool:
+    return run.recipe.tiles is None and run.device.type == "cpu" and world() == 1
+
+
+def _kept(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures:
     return KeptFeatures(run.kept or kept_folder(run.out), segmenter.backbone)
