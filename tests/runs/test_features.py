@@ -10,15 +10,20 @@ import torch
 from safetensors.torch import save_file
 from timm import create_model
 
+from tag2mask.api import predict_photos
 from tag2mask.config import load_recipe
+from tag2mask.data import read_mask
+from tag2mask.methods.base import Method
 from tag2mask.networks import kept
 from tag2mask.networks.backbones import pyramid_layers
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.kept import KeptFeatures, kept_folder
+from tag2mask.runs.confidence import read_confidences
 from tag2mask.runs.features import shared_features
 from tag2mask.runs.folder import Source, open_run, resume_run
-from tag2mask.runs.stages import run_stages
+from tag2mask.runs.stages import redo_stage, run_stages
+from tag2mask.runs.tasks import photo_sets
 
 SETTINGS = (
     "classifier.train=head", "classifier.epochs=2",
@@ -41,12 +46,12 @@ def seen(monkeypatch):
     return times
 
 
-def begun(folder, shapes_folder, recipe_file, *settings):
+def begun(folder, shapes_folder, recipe_file, *settings, eval_split="val"):
     torch.manual_seed(0)
     weights = folder.with_suffix(".safetensors")
     save_file(create_model("test_resnet", num_classes=0).state_dict(), weights)
     recipe = load_recipe(recipe_file, [f"backbone.weights={weights}", *SETTINGS, *settings])
-    return open_run(folder, Source.of(shapes_folder, split="train", eval_split="val"), recipe)
+    return open_run(folder, Source.of(shapes_folder, split="train", eval_split=eval_split), recipe)
 
 
 def weights(run):
@@ -63,7 +68,41 @@ def test_a_photo_is_seen_once_by_affinities_and_both_trainings(tmp_path, shapes_
     before = seen.copy()
     run_stages(resume_run(run.out), "predict")
     assert seen == before
+    assert [folder.name for folder in kept_folder(run.out).iterdir()] == ["scores"]
+    run_stages(resume_run(run.out))
     assert not kept_folder(run.out).exists()
+
+
+def test_masks_of_the_training_photos_themselves_are_predicted_from_what_was_seen(
+    tmp_path, shapes_folder, recipe_file, seen
+):
+    run = begun(tmp_path / "run", shapes_folder, recipe_file, eval_split=None)
+    run_stages(run)
+    assert set(seen.values()) == {1}
+    done, _ = predict_photos(run.out, shapes_folder, tmp_path / "again", split="train")
+    assert done == len(run.train)
+    for file in (tmp_path / "again").glob("*.png"):
+        assert np.mean(read_mask(file) == read_mask(run.out / "predictions" / file.name)) > 0.99
+
+
+def test_confidence_does_not_look_at_training_photos_again(tmp_path, shapes_folder, recipe_file, monkeypatch):
+    run = begun(tmp_path / "run", shapes_folder, recipe_file)
+    run_stages(run, "evaluate")
+    looked, look = [], Method.look
+
+    def counted(self, network, images, labels):
+        looked.append(len(images))
+        return look(self, network, images, labels)
+
+    monkeypatch.setattr(Method, "look", counted)
+    run_stages(resume_run(run.out))
+    assert sum(looked) == len(run.evaluation)
+    kept = [read_confidences(run, photos) for photos in photo_sets(run)]
+    redo_stage(run, "report")
+    assert sum(looked) == 2 * len(run.evaluation) + len(run.train)
+    for before, photos in zip(kept, photo_sets(run), strict=True):
+        after = read_confidences(run, photos)
+        assert after == {name: [pytest.approx(one, abs=2e-4) for one in some] for name, some in before.items()}
 
 
 def test_a_run_that_goes_on_teaches_the_same(tmp_path, shapes_folder, recipe_file):
@@ -90,7 +129,7 @@ def test_nothing_is_kept_where_it_is_seen_once_or_has_no_room(
     run = begun(tmp_path / "run", shapes_folder, recipe_file, *([] if setting == "full disk" else [setting]))
     run_stages(run, "retrain")
     assert not seen
-    assert not kept_folder(run.out).exists()
+    assert {folder.name for folder in kept_folder(run.out).glob("*")} <= {"scores"}
 
 
 def test_nothing_is_kept_beside_a_gpu(tmp_path, shapes_folder, recipe_file, monkeypatch):

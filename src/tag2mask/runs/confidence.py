@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from tag2mask.data import Sample
@@ -21,18 +19,18 @@ from tag2mask.files import write_bytes
 from tag2mask.methods import load_method
 from tag2mask.methods.base import Network
 from tag2mask.names import CrfUse
-from tag2mask.networks.kept import Kept, kept_folder
 from tag2mask.progress import track
 from tag2mask.report import PhotoSet
 from tag2mask.report.confidence import RARE, Confidence, Map, Mask, agreement, confidence_of, judged, rarity, region_of
 from tag2mask.runs.estimate import estimate_mask, load_network, look_at_tiles
 from tag2mask.runs.folder import Run, read_metrics
+from tag2mask.runs.scores import KeptScores, photos_without
 
 COLUMNS = ("image", "class", "confidence", "area", "masks")
 """Of ``confidence.csv``."""
 
-WITHOUT, POSITIONS = 128, 512
-"""Photos without a class that tell which of its scores are rare, and positions of each, at most."""
+POSITIONS = 512
+"""Positions of each photo without a class that tell which of its scores are rare, at most."""
 
 
 Confidences = dict[str, list[Confidence]]
@@ -58,7 +56,7 @@ def confidence_file(run: Run) -> Path:
 def confidences_of(run: Run, sets: Sequence[PhotoSet]) -> list[Confidences]:
     """Return for each set the confidences of the classes in each photo's final mask, by the photo's name.
 
-    Every photo with a mask is looked at once; nothing of it is kept but the scores of the classes concerned.
+    A photo with a mask is looked at once, unless its scores are kept; in memory are those of the classes concerned.
 
     Args:
         run: its classifier and, if it finds some, its patterns are there.
@@ -68,7 +66,7 @@ def confidences_of(run: Run, sets: Sequence[PhotoSet]) -> list[Confidences]:
         DataError: a mask is not of its photo or run.
     """
     network, classes = load_network(run), run.train.classes
-    without = _without(run.train.samples, len(classes))
+    without = photos_without(run)
     usual: list[list[Map]] = [[] for _ in classes]
     found = [
         {sample.name: regions for sample, regions in _look(run, network, photos, without if not place else {}, usual)}
@@ -135,16 +133,6 @@ def with_corrected(run: Run, confidences: Confidences) -> Confidences:
     }
 
 
-def _without(samples: Sequence[Sample], classes: int) -> dict[str, list[int]]:
-    """Return the photos that tell what scores a class has where it is not, spread over the set, with those classes."""
-    chosen: dict[str, list[int]] = {}
-    for label in range(1, classes + 1):
-        names = [sample.name for sample in samples if label not in sample.labels]
-        for name in names[:: -(-len(names) // WITHOUT) or 1]:
-            chosen.setdefault(name, []).append(label)
-    return chosen
-
-
 def _look(
     run: Run, network: Network, photos: PhotoSet, without: dict[str, list[int]], usual: list[list[Map]]
 ) -> Iterator[tuple[Sample, list[_Region]]]:
@@ -181,50 +169,24 @@ def _scores(
     run: Run, network: Network, samples: Sequence[Sample], without: dict[str, list[int]], label: str
 ) -> Iterator[tuple[Sample, Tensor, Tensor]]:
     """Yield each photo with its scores by the recipe's proxy method and its class activations, float C x h x w."""
-    method, recipe = load_method(run.recipe.proxy.method), run.recipe
-    every = list(range(1, len(run.train.classes) + 1))
-
-    def concerned(sample: Sample) -> list[int]:
-        return sorted({*sample.labels, *without.get(sample.name, ())}) if sample.labels else every
-
+    method, recipe, kept = load_method(run.recipe.proxy.method), run.recipe, KeptScores(run, without)
     if recipe.tiles:
         for sample, photo in track(read_ahead(samples, recipe.workers, run.strict), len(samples), label):
-            yield sample, *look_at_tiles(network, method, photo, concerned(sample))
+            yield sample, *look_at_tiles(network, method, photo, kept.labels(sample))
         return
-    kept, unseen = _kept(run), []
+    unseen = []
     for sample in samples:
-        rows = [one - 1 for one in concerned(sample)]
-        known = kept.read(sample) if kept else None
-        if known is None or known["rows"].tolist() != rows:
+        known = kept.read(sample)
+        if known is None:
             unseen.append(sample)
         else:
-            scores, activation = (_spread(known[name], rows, len(every)) for name in ("scores", "activation"))
-            yield sample, scores, activation
+            yield sample, *known
     if not unseen:
         return
     batches = photo_batches(unseen, recipe.patterns.size, workers=recipe.workers, strict=run.strict, label=label)
     for some, images in batches:
-        found = method.look(network, images.to(run.device), [concerned(sample) for sample in some])
+        found = method.look(network, images.to(run.device), [kept.labels(sample) for sample in some])
         for sample, scores, activation in zip(some, *found, strict=True):
-            if kept:
-                index = torch.tensor([one - 1 for one in concerned(sample)])
-                maps = {"scores": scores.cpu()[index], "activation": activation.cpu()[index]}
-                kept.write(sample, maps | {"rows": index})
+            if run.is_refined:
+                kept.write(sample, scores, activation)
             yield sample, scores, activation
-
-
-def _kept(run: Run) -> Kept | None:
-    """Return the scores of photos that stay the same from one refinement to the next."""
-    if not run.is_refined:
-        return None
-    digest = hashlib.sha256(run.recipe.model_dump_json(include={"proxy", "patterns"}).encode())
-    for file in (run.classifier_file, *run.patterns_files):
-        digest.update(file.read_bytes() if file.exists() else b"")
-    return Kept(kept_folder(run.out) / "scores", digest.hexdigest()[:32])
-
-
-def _spread(maps: Tensor, rows: Sequence[int], classes: int) -> Tensor:
-    """Return maps of some classes among those of all, which are 0."""
-    whole = torch.zeros(classes, *maps.shape[1:])
-    whole[rows] = maps
-    return whole

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TypeAlias
 
@@ -32,6 +32,7 @@ from tag2mask.runs.choices import Evidence, add_photo, as_offsets, chosen
 from tag2mask.runs.corrected import corrected_mask
 from tag2mask.runs.folder import Run, check_classes
 from tag2mask.runs.learnt import has_affinities, load_affinities, load_learnt
+from tag2mask.runs.scores import scores_to_keep
 from tag2mask.runs.views import views_of
 from tag2mask.threads import map_ahead
 from tag2mask.tiles import tiles_of
@@ -54,13 +55,15 @@ _TOGETHER = 8
 def estimate(run: Run) -> None:
     """Write the training photos' proxy masks (Algorithm 1) to ``proxy/``; corrected masks stand there as they are."""
     method, recipe, corrections = load_method(run.recipe.proxy.method), run.recipe, run.corrections
-    networks = load_networks(run)
+    networks, kept = load_networks(run), scores_to_keep(run)
     prepare_crf(recipe.proxy.crf != CrfUse.NONE)
     choices = choose(run, networks) if corrections.masks else {}
     shifts = as_offsets(choices, run.train.classes)
 
     def write(job: Job) -> None:
         sample, photo, scores, activation, alike = job
+        if kept:
+            kept.write(sample, torch.from_numpy(scores), torch.from_numpy(activation))
         mask = method.finish(estimate_mask(photo, scores, sample.labels, recipe, activation, shifts, alike))
         write_mask(run.out / "proxy" / f"{sample.name}.png", mask)
 
@@ -69,7 +72,8 @@ def estimate(run: Run) -> None:
         if sample.name in corrections.masks:
             write_mask(run.out / "proxy" / f"{sample.name}.png", corrected_mask(sample, corrections, len(shifts)))
     todo = [sample for sample in todo if sample.name not in corrections.masks]
-    for _ in track(map_ahead(write, looks(run, networks, todo)), len(todo), "proxy masks"):
+    seen = looks(run, networks, todo, kept.labels if kept else None)
+    for _ in track(map_ahead(write, seen), len(todo), "proxy masks"):
         pass
 
 
@@ -89,8 +93,16 @@ def choose(run: Run, networks: Sequence[Network]) -> dict[str, dict[str, float]]
     return choices
 
 
-def looks(run: Run, networks: Sequence[Network], samples: Sequence[Sample]) -> Iterator[Job]:
-    """Yield photos with their scores and class activations, those of several views averaged."""
+def looks(
+    run: Run,
+    networks: Sequence[Network],
+    samples: Sequence[Sample],
+    concerned: Callable[[Sample], Sequence[int]] | None = None,
+) -> Iterator[Job]:
+    """Yield photos with the scores and class activations of their tags, or of the classes concerned.
+
+    Those of several views are averaged.
+    """
     method, recipe = load_method(run.recipe.proxy.method), run.recipe
     photos = read_ahead(samples, recipe.workers, run.strict)
     for sample, photo in photos if recipe.tiles else ():
@@ -98,7 +110,7 @@ def looks(run: Run, networks: Sequence[Network], samples: Sequence[Sample]) -> I
         scores, activation = (_mean([one[None] for one in maps])[0].cpu().numpy() for maps in zip(*views, strict=True))
         yield sample, photo, scores, activation, None
     while chunk := list(islice(photos, _TOGETHER)):
-        labels = [sample.labels for sample, _ in chunk]
+        labels = [concerned(sample) if concerned else sample.labels for sample, _ in chunk]
         views, alike = [], None
         for network in networks:
             squares = torch.stack([as_tensor(square(photo, network.recipe.patterns.size)) for _, photo in chunk])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+
 import torch
 
 from tag2mask.distributed import world
@@ -38,6 +42,12 @@ def features_to_redraw(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures
     return features_to_learn(run, segmenter) if same and not run.kept else None
 
 
+def features_to_predict(run: Run, segmenter: SegmentationNetwork) -> KeptFeatures | None:
+    """Return `features_of`, or `features_to_redraw` where the photos to predict are those of training."""
+    kept = features_of(run, segmenter)
+    return features_to_redraw(run, segmenter) if kept is None and run.evaluation is run.train else kept
+
+
 def shared_features(run: Run, classifier: Classifier) -> KeptFeatures | None:
     """Return `features_to_learn` where the segmenter's frozen backbone is the classifier's too."""
     how, recipe = run.recipe.segmenter, run.recipe
@@ -51,6 +61,16 @@ def shared_features(run: Run, classifier: Classifier) -> KeptFeatures | None:
     own = mine.state_dict()
     alike = own.keys() <= theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in own.items())
     return features_to_learn(run, segmenter) if alike and set(classifier.backbone.layers) <= set(mine.layers) else None
+
+
+def forget(run: Run, but: Sequence[str] = ()) -> None:
+    """Remove what is kept in the run folder, some folders excepted; nothing of a run that is refined."""
+    folder = kept_folder(run.out)
+    for one in folder.iterdir() if folder.is_dir() and not run.is_refined else ():
+        if one.name not in but:
+            shutil.rmtree(one, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()  # unless something is left
 
 
 def _learns_again(run: Run) -> bool:

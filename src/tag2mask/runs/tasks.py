@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -20,16 +19,16 @@ from tag2mask.names import ClassifierTraining, Teaching
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier, train_head
 from tag2mask.networks.deeplab import SegmentationNetwork
-from tag2mask.networks.kept import kept_folder
 from tag2mask.patterns import ClassPatterns
 from tag2mask.patterns.orientation import SURE
 from tag2mask.report import OverviewRow, PhotoSet, save_overview, save_page, save_patterns
 from tag2mask.runs.confidence import confidences_of, with_corrected, write_confidences
 from tag2mask.runs.estimate import prepare_crf
-from tag2mask.runs.features import features_of, features_to_learn, features_to_redraw
+from tag2mask.runs.features import features_to_learn, features_to_predict, features_to_redraw, forget
 from tag2mask.runs.folder import Run, check_classes, checkpoint_of, read_metrics
 from tag2mask.runs.learnt import learn
 from tag2mask.runs.refine import not_corrected, put_corrected, share_masks
+from tag2mask.runs.scores import SCORES
 from tag2mask.runs.views import views_of
 from tag2mask.scoring import score_set
 from tag2mask.segmenter import Segmenter
@@ -214,10 +213,10 @@ def predict(run: Run) -> None:
     prepare_crf(run.recipe.inference.crf is not None)
     predict_masks(
         segmenter, run.evaluation.samples, run.out / "predictions", run.recipe, strict=run.strict,
-        kept=features_of(run, segmenter),
+        kept=features_to_predict(run, segmenter),
     )  # fmt: skip
-    if is_main() and not run.is_refined:
-        shutil.rmtree(kept_folder(run.out), ignore_errors=True)
+    if is_main():
+        forget(run, but=(SCORES,))
 
 
 def evaluate(run: Run) -> None:
@@ -253,6 +252,7 @@ def report(run: Run) -> None:
     write_confidences(run, shown, confidences)
     metrics, corrected = read_metrics(run.out), run.corrections.masks
     save_page(run.out, shown, run.recipe, metrics, confidences, run.strict, corrected)
+    forget(run)
 
 
 def photo_sets(run: Run) -> list[PhotoSet]:
