@@ -361,3 +361,41 @@ def test_a_stage_that_the_recipe_does_not_have_removes_nothing(command, a_run):
     assert said.code == 2
     assert f"the recipe of {a_run} has no stage retrain" in said.err
     assert written(a_run) == before
+
+
+@pytest.fixture
+def copied(shapes):
+    """Photos and true masks have the times of another machine."""
+    for file in (*shapes.rglob("*.jpg"), *shapes.rglob("*.png")):
+        os.utime(file, (time.time() - 1000,) * 2)
+
+
+def test_a_copy_of_the_photos_is_the_same_data(go_on, moved, copied):
+    before = written(moved)
+    said = go_on()
+    assert said.code == 0
+    assert "since" not in said.err.replace(str(moved), "")
+    assert written(moved) == before
+    assert "checksums" not in go_on("--log-format", "json").err
+
+
+def test_a_copy_of_the_photos_can_be_corrected_and_its_report_written(command, moved, copied):
+    assert command("report", moved).code == 0
+    assert command("next", moved, "--count", 2).code == 0
+
+
+def test_another_photo_of_the_same_size_is_another_photo(go_on, moved, shapes):
+    content = bytearray((shapes / "photos/p00.jpg").read_bytes())
+    content[len(content) // 2] ^= 1
+    (shapes / "photos/p00.jpg").write_bytes(content)
+    assert "other files: 1 training photo (p00)" in go_on().err
+
+
+def test_a_run_whose_data_has_no_checksums_goes_by_times(go_on, moved, shapes):
+    known = json.loads((moved / "data.json").read_text())
+    for photo in (*known["train"].values(), *known["evaluation"].values()):
+        photo["photo"], photo["mask"] = photo["photo"][:2], photo["mask"] and photo["mask"][:2]
+    (moved / "data.json").write_text(json.dumps(known))
+    assert "nothing to do" in go_on().err
+    os.utime(shapes / "photos/p00.jpg", (time.time() - 1000,) * 2)
+    assert "other files: 1 training photo (p00)" in go_on().err

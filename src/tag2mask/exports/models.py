@@ -199,8 +199,8 @@ def seen_in_training(data: Fingerprint | None, scored: int) -> int:
     """
     if data is None or data.evaluation is None:
         return scored
-    known = {(name, photo.photo) for name, photo in data.train.items()}
-    return sum((name, photo.photo) in known for name, photo in data.evaluation.items() if photo.mask is not None)
+    known = {(name, photo.photo[:2]) for name, photo in data.train.items()}
+    return sum((name, photo.photo[:2]) in known for name, photo in data.evaluation.items() if photo.mask is not None)
 
 
 def _to_onnx(graph: Graph | TileGraph) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -15,6 +18,14 @@ from tag2mask.data.decode import Levels
 from tag2mask.data.text import read_json
 from tag2mask.errors import RunError, few
 from tag2mask.files import write_text
+from tag2mask.progress import track
+from tag2mask.threads import map_ahead
+
+Stamp: TypeAlias = tuple[int, int] | tuple[int, int, str]
+"""A file's size in bytes and time of last change in nanoseconds, and, but in runs of earlier versions, its checksum."""
+
+GONE = (0, 0)
+"""Of a file that is not there."""
 
 _LEVELS: TypeAdapter[Levels | None] = TypeAdapter(Levels | None)
 
@@ -24,14 +35,14 @@ class Known(BaseModel):
 
     Attributes:
         tags: names of its classes.
-        photo: size in bytes and time of last change in nanoseconds of its file.
+        photo: what is known of its file.
         mask: the same of its true mask, None where there is none.
         corrected: digest of the mask that a person has corrected, None where nobody has.
     """
 
     tags: tuple[str, ...]
-    photo: tuple[int, int]
-    mask: tuple[int, int] | None
+    photo: Stamp
+    mask: Stamp | None
     corrected: str | None = None
 
 
@@ -70,18 +81,25 @@ class Changes:
     corrected: frozenset[str] = frozenset()
 
 
-def fingerprint_of(train: ImageSet, evaluation: ImageSet, corrected: Mapping[str, str] | None = None) -> Fingerprint:
-    """Return the fingerprint of a run's data.
+def fingerprint_of(
+    train: ImageSet,
+    evaluation: ImageSet,
+    corrected: Mapping[str, str] | None = None,
+    before: Fingerprint | None = None,
+) -> Fingerprint:
+    """Return the fingerprint of a run's data. Files are read, but for those that have not changed since ``before``.
 
     Args:
         train: the training photos.
         evaluation: the evaluation photos; may be the training photos themselves.
         corrected: digests of the training photos' corrected masks, by name.
+        before: an earlier fingerprint.
     """
+    earlier = (before.train, before.evaluation or {}) if before else ({}, {})
     return Fingerprint(
         classes=train.classes,
-        train=_known(train, corrected or {}),
-        evaluation=None if evaluation is train else _known(evaluation),
+        train=_known(train, earlier[0], corrected or {}),
+        evaluation=None if evaluation is train else _known(evaluation, earlier[1]),
         levels=train.levels,
     )
 
@@ -152,9 +170,16 @@ def compare(before: Fingerprint, now: Fingerprint) -> Changes:
     )
 
 
-_KINDS: Mapping[str, Callable[[Known], object]] = {
-    "other tags": lambda known: known.tags,
-    "other files": lambda known: known.photo,
+def _same(one: Stamp | None, other: Stamp | None) -> bool:
+    """Return whether two files are the same: those of a copy have another time, but the same size and checksum."""
+    if one is None or other is None:
+        return one is other
+    return one[:2] == other[:2] or (len(one) == len(other) == 3 and (one[0], one[2]) == (other[0], other[2]))
+
+
+_KINDS: Mapping[str, Callable[[Known, Known], bool]] = {
+    "other tags": lambda one, other: one.tags != other.tags,
+    "other files": lambda one, other: not _same(one.photo, other.photo),
 }
 
 
@@ -167,31 +192,65 @@ def _differences(
         "added": [name for name in now if name not in before],
         "removed": [name for name in before if name not in now],
     }
-    for kind, part in _KINDS.items():
-        found[kind] = [name for name in both if part(before[name]) != part(now[name])]
-    masks = [name for name in both if before[name].mask != now[name].mask]
+    for kind, differ in _KINDS.items():
+        found[kind] = [name for name in both if differ(before[name], now[name])]
+    masks = [name for name in both if not _same(before[name].mask, now[name].mask)]
     for kind, names in (*found.items(), ("other true masks", masks)):
         if names:
             said.append(f"{kind}: {len(names)} {which} photo{'s'[: len(names) > 1]} ({few(names)})")
     return found
 
 
-def _known(data: ImageSet, corrected: Mapping[str, str] = MappingProxyType({})) -> dict[str, Known]:
+def _known(
+    data: ImageSet, before: Mapping[str, Known], corrected: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Known]:
     names = data.classes
+    earlier = {name: (known.photo, known.mask) for name, known in before.items()}
+    files = [
+        (file, known)
+        for sample in data.samples
+        for file, known in zip((sample.image, sample.mask), earlier.get(sample.name, (None, None)), strict=True)
+    ]
+    stamps = iter(_stamps(files))
     return {
         sample.name: Known(
             tags=tuple(names[label - 1] for label in sample.labels),
-            photo=_stat(sample.image),
-            mask=None if sample.mask is None else _stat(sample.mask),
+            photo=next(stamps) or GONE,
+            mask=next(stamps),
             corrected=corrected.get(sample.name),
         )
         for sample in data.samples
     }
 
 
+def _stamps(files: Sequence[tuple[Path | None, Stamp | None]]) -> list[Stamp | None]:
+    """Return what is known of each file, given what was known of it before; None where there is no path."""
+    found: list[Stamp | None] = [None if file is None else _stat(file) for file, _ in files]
+    new = []
+    for place, (file, before) in enumerate(files):
+        if before is not None and before[:2] == found[place]:
+            found[place] = before
+        elif file is not None and found[place] != GONE:
+            new.append((place, file))
+    sums = map_ahead(lambda one: _checksum(one[1]), new)
+    for (place, _), checksum in zip(new, track(sums, len(new), "checksums of files"), strict=True):
+        size, time, *_ = found[place] or GONE
+        found[place] = (size, time, checksum)
+    return found
+
+
 def _stat(file: Path) -> tuple[int, int]:
     try:
         stat = file.stat()
     except OSError:
-        return (0, 0)
+        return GONE
     return stat.st_size, stat.st_mtime_ns
+
+
+def _checksum(file: Path) -> str:
+    """Return a checksum of a file's content; that of nothing where it cannot be read, which reading it will say."""
+    found = hashlib.blake2b(digest_size=16)
+    with suppress(OSError), file.open("rb") as opened:
+        while part := opened.read(2**20):
+            found.update(part)
+    return found.hexdigest()

@@ -179,13 +179,16 @@ class Run:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """The fingerprint of the data as it is now."""
-        return fingerprint_of(self.train, self.evaluation, self.corrections.digests())
+        return fingerprint_of(self.train, self.evaluation, self.corrections.digests(), self._made_from)
 
     @cached_property
     def changes(self) -> Changes:
         """How the data differs from what the run was made from."""
-        before = read_fingerprint(self.fingerprint_file)
-        return Changes() if before is None else compare(before, self.fingerprint)
+        return Changes() if self._made_from is None else compare(self._made_from, self.fingerprint)
+
+    @cached_property
+    def _made_from(self) -> Fingerprint | None:
+        return read_fingerprint(self.fingerprint_file)
 
     def segmenter_after(self, rounds: int) -> Path:
         """The segmenter after ``rounds`` rounds of retraining."""
@@ -288,8 +291,8 @@ def _begin(run: Run) -> None:
     check_networks(run.recipe)
     # The configuration first: a folder with nothing else is a run that was killed at its start, and starts again.
     write_config(run)
-    if not is_known and not run.classifier_file.exists():
-        write_fingerprint(run.fingerprint_file, run.fingerprint)
+    if not run.changes.said if is_known else not run.classifier_file.exists():
+        write_fingerprint(run.fingerprint_file, run.fingerprint)  # of copied photos that are known, the times too
     for line in run.changes.said:
         log.warning("%s since %s was made%s", line, run.out, "; results are kept" if run.keep else "")
 
