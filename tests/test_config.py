@@ -38,7 +38,7 @@ def test_yaml_there_and_back(name, tmp_path):
 def test_every_parameter_is_written_out():
     values = yaml.safe_load(recipe_yaml(load_recipe("fast")))
     assert set(values) == set(Recipe.model_fields)
-    assert set(values["inference"]) == {"scales", "crf", "crf_with_tags", "background_weight", "fill_specks", "compile"}
+    assert set(values["inference"]) == {"scales", "crf", "background_weight", "fill_specks", "compile"}
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from tag2mask import inference
-from tag2mask.config import CrfConfig, load_recipe
+from tag2mask.config import load_recipe
 from tag2mask.data import photos_in, read_mask
-from tag2mask.inference import average, forward, mask_at, most_likely, predict_masks, probabilities_of
+from tag2mask.inference import average, forward, most_likely, predict_masks, probabilities_of
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.weights import load_tensors, save_tensors
@@ -54,22 +54,6 @@ def test_background_weighs_less_and_probabilities_still_sum_to_one():
     whole = probabilities_of(logits, (2, 2), background_weight=0.5)
     np.testing.assert_allclose(whole[:, 0, 0], np.array([0.3, 0.25, 0.15]) / 0.7, rtol=1e-5)
     assert (most_likely(logits, (2, 2), background_weight=0.4) == 1).all()
-
-
-def test_where_labels_are_known_there_is_a_crf_of_its_own():
-    light, strong = ({"gaussian": (1, 3), "bilateral": (20, 5, weight), "steps": 5} for weight in (1, 30))
-    how = load_recipe("fast").inference.model_copy(update={"background_weight": 1.0})
-    photo = np.random.default_rng(0).integers(0, 2, (40, 50, 1), np.uint8).repeat(3, 2) * 200
-    logits = [made_logits((9,), 3)[0]]
-
-    def mask(labels, crf, crf_with_tags=None):
-        given = {"crf": crf and CrfConfig(**crf), "crf_with_tags": crf_with_tags and CrfConfig(**crf_with_tags)}
-        return mask_at(logits, photo, (40, 50), how.model_copy(update=given), labels)
-
-    assert (mask([1, 2], light) != mask([1, 2], strong)).any()
-    np.testing.assert_array_equal(mask([1, 2], light, strong), mask([1, 2], strong))
-    np.testing.assert_array_equal(mask(None, light, strong), mask(None, light))
-    np.testing.assert_array_equal(mask([1, 2], None, strong), most_likely(logits, (40, 50), [1, 2]))
 
 
 def test_inference_mode_does_not_leak_out_of_the_strips():

@@ -281,7 +281,7 @@ def mask_at(
         labels: class indices that the photo is known to hold; all others but background are ruled out.
         tiles: that the logits are from; the CRF of a large photo is then done in parts.
     """
-    weight, crf = (how.background_weight, how.crf) if labels is None else (1.0, how.crf_with_tags or how.crf)
+    weight = how.background_weight if labels is None else 1.0
     if how.crf is None:
         mask = most_likely(logits, size, labels, weight)
         return without_specks(mask) if how.fill_specks else mask
@@ -289,7 +289,7 @@ def mask_at(
     mask = np.empty((height, width), np.uint8)
     for seen, kept, inner in parts_of((height, width), tiles):
         probable = probabilities_of(logits, (height, width), labels, weight, seen)
-        mask[kept] = mask_of(photo[seen], probable, crf)[inner]
+        mask[kept] = mask_of(photo[seen], probable, how.crf)[inner]
     return without_specks(mask) if how.fill_specks else mask
 
 

@@ -276,8 +276,6 @@ class InferenceConfig(_Part):
         scales: sides of the square inputs in pixels; scores are averaged at the photo's size.
         crf: of the CRF that is the last step; null for none. A segmenter's scores are sure and fine already,
             so it is a weaker one than for proxy masks: DeepLab's (Chen et al. 2018).
-        crf_with_tags: of the CRF for photos whose labels are known, as those of training; null for that of others. With
-            few classes to choose from, colours may decide more.
         background_weight: what background's probability is multiplied by in photos whose labels are not known (paper:
             1). The class of each pixel that is most likely makes the most pixels right; to make the most of an
             IoU of J in expectation a class wins from a probability of J / (1 + J) on (Lipton, Elkan and
@@ -290,7 +288,6 @@ class InferenceConfig(_Part):
 
     scales: Annotated[list[Side], Field(min_length=1, max_length=100)] = [241, 328, 401]
     crf: CrfConfig | None = CrfConfig(gaussian=(1.0, 3.0), bilateral=(67.0, 3.0, 4.0))
-    crf_with_tags: CrfConfig | None = None
     background_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
     fill_specks: bool = False
     compile: bool = False
