@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from shutil import disk_usage
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from tag2mask.data import Sample
 from tag2mask.data.loading import as_tensor
+from tag2mask.errors import DataError
 from tag2mask.files import write_bytes
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.speed import folded_backbone
@@ -61,11 +63,12 @@ class Kept:
         return None
 
     def write(self, sample: Sample, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the tensors of a photo, if there is room."""
+        """Keep the tensors of a photo, unless there is no room or its name is too long; it is then seen again."""
         content = save({name: one.contiguous() for name, one in tensors.items()}, {"of": self._key(sample)})
         if len(content) <= self.room:
-            write_bytes(self._file(sample), content)
-            self.room -= len(content)
+            with suppress(DataError):
+                write_bytes(self._file(sample), content)
+                self.room -= len(content)
 
     def _file(self, sample: Sample) -> Path:
         return self.folder / f"{sample.name}.safetensors"
