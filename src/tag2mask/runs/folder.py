@@ -186,9 +186,7 @@ class Run:
         """How the data differs from what the run was made from."""
         return Changes() if self._made_from is None else compare(self._made_from, self.fingerprint)
 
-    @cached_property
-    def _made_from(self) -> Fingerprint | None:
-        return read_fingerprint(self.fingerprint_file)
+    _made_from = cached_property[Fingerprint | None](lambda run: read_fingerprint(run.fingerprint_file))
 
     def segmenter_after(self, rounds: int) -> Path:
         """The segmenter after ``rounds`` rounds of retraining."""
@@ -291,8 +289,8 @@ def _begin(run: Run) -> None:
     check_networks(run.recipe)
     # The configuration first: a folder with nothing else is a run that was killed at its start, and starts again.
     write_config(run)
-    if not run.changes.said if is_known else not run.classifier_file.exists():
-        write_fingerprint(run.fingerprint_file, run.fingerprint)  # of copied photos that are known, the times too
+    if run.fingerprint != run._made_from and not (run.changes.said if is_known else run.classifier_file.exists()):
+        write_fingerprint(run.fingerprint_file, run.fingerprint)
     for line in run.changes.said:
         log.warning("%s since %s was made%s", line, run.out, "; results are kept" if run.keep else "")
 
@@ -362,8 +360,7 @@ def check_unchanged(run: Run) -> None:
         RunError: they are not.
     """
     if run.changes.training or run.changes.evaluated:
-        said = "; ".join(run.changes.said)
-        raise RunError(f"{run.out}: its data has changed ({said}); update it with tag2mask run")
+        raise RunError(f"{run.out}: its data has changed ({'; '.join(run.changes.said)}); update it with tag2mask run")
 
 
 def check_classes(run: Run, classes: Sequence[str], file: Path) -> None:
