@@ -119,7 +119,9 @@ def read_fingerprint(file: Path) -> Fingerprint | None:
 
 
 def write_fingerprint(file: Path, fingerprint: Fingerprint) -> None:
-    """Write a fingerprint as JSON, one photo a line."""
+    """Write a fingerprint as JSON, one photo a line, unless the file has it already."""
+    if read_fingerprint(file) == fingerprint:
+        return
     parts = [f'"{name}": {json.dumps(getattr(fingerprint, name))}' for name in ("classes", "levels")]
     for name in ("train", "evaluation"):
         photos: dict[str, Known] | None = getattr(fingerprint, name)
@@ -141,14 +143,16 @@ def find_levels(file: Path) -> Levels | None:
         raise RunError(f"{file} is damaged: its levels are not two numbers; make it again") from None
 
 
-def compare(before: Fingerprint, now: Fingerprint) -> Changes:
-    """Return how data has changed.
+def compare(before: Fingerprint | None, now: Fingerprint) -> Changes:
+    """Return how data has changed; not at all where nothing is known of it before.
 
     >>> old, new = (Known(tags=(tag,), photo=(1, 1), mask=None) for tag in ("flower", "cow"))
     >>> before = Fingerprint(classes=("cow", "flower"), train={"a": old}, evaluation=None)
     >>> compare(before, before.model_copy(update={"train": {"a": new}})).said
     ('other tags: 1 training photo (a)',)
     """
+    if before is None:
+        return Changes()
     said: list[str] = []
     if before.classes != now.classes:
         said.append(f"other classes: {', '.join(before.classes)} before, {', '.join(now.classes)} now")

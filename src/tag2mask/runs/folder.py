@@ -179,14 +179,14 @@ class Run:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """The fingerprint of the data as it is now."""
-        return fingerprint_of(self.train, self.evaluation, self.corrections.digests(), self._made_from)
+        return fingerprint_of(
+            self.train, self.evaluation, self.corrections.digests(), read_fingerprint(self.fingerprint_file)
+        )
 
     @cached_property
     def changes(self) -> Changes:
         """How the data differs from what the run was made from."""
-        return Changes() if self._made_from is None else compare(self._made_from, self.fingerprint)
-
-    _made_from = cached_property[Fingerprint | None](lambda run: read_fingerprint(run.fingerprint_file))
+        return compare(read_fingerprint(self.fingerprint_file), self.fingerprint)
 
     def segmenter_after(self, rounds: int) -> Path:
         """The segmenter after ``rounds`` rounds of retraining."""
@@ -289,7 +289,7 @@ def _begin(run: Run) -> None:
     check_networks(run.recipe)
     # The configuration first: a folder with nothing else is a run that was killed at its start, and starts again.
     write_config(run)
-    if run.fingerprint != run._made_from and not (run.changes.said if is_known else run.classifier_file.exists()):
+    if not run.changes.said if is_known else not run.classifier_file.exists():
         write_fingerprint(run.fingerprint_file, run.fingerprint)
     for line in run.changes.said:
         log.warning("%s since %s was made%s", line, run.out, "; results are kept" if run.keep else "")

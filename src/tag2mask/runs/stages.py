@@ -336,7 +336,7 @@ def take_up(run: Run) -> None:
             write_fingerprint(run.fingerprint_file, run.fingerprint)
     barrier()
     if not run.keep:
-        _ = [run.__dict__.pop(known, None) for known in ("changes", "_made_from")]
+        run.__dict__.pop("changes", None)
 
 
 def _remove_stale(run: Run) -> None:
