@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tag2mask.config import load_recipe
+from tag2mask.config import AffinityConfig, load_recipe
 from tag2mask.data import ImageSet, Sample, load
 from tag2mask.runs import auto
 from tag2mask.runs.folder import Source, open_run, resume_run
@@ -115,6 +115,19 @@ def test_small_objects_are_seen_larger(monkeypatch, small_sizes, auto_recipe, sh
     run_stages(run, "plan")
     recipe = resume_run(run.out).recipe
     assert (recipe.patterns.size, recipe.segmenter.size, recipe.inference.scales) == (size, size, [size])
+
+
+@pytest.mark.parametrize(("limit", "power"), [(-1.0, None), (1.0, 5)])
+def test_affinities_are_the_recipes_own_unless_objects_are_small(
+    monkeypatch, small_sizes, recipe_file, shapes, tmp_path, limit, power
+):
+    monkeypatch.setattr(auto, "SMALL", limit)
+    assert load_recipe("auto").proxy.affinity == AffinityConfig()  # what is chosen anew after none
+    recipe = load_recipe(recipe_file, {"proxy.affinity": {"power": 5}}).model_copy(update={"auto": ["proxy.affinity"]})
+    run = open_run(tmp_path / "out", Source.of(shapes), recipe)
+    run_stages(run, "plan")
+    found = resume_run(run.out).recipe.proxy.affinity
+    assert found == (power and AffinityConfig(power=power))
 
 
 def test_other_tags_are_another_plan(auto_recipe, small_sizes, shapes, tmp_path):

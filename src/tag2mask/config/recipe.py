@@ -176,7 +176,7 @@ class AffinityConfig(_Part):
     learning_rate: Rate = 3e-3
     power: Annotated[float, Field(gt=0, le=100)] = 8.0
     steps: Annotated[int, Field(gt=0, le=4096)] = 64
-    crf: CrfConfig = CrfConfig(gaussian=(1.0, 3.0), bilateral=(67.0, 5.0, 5.0))
+    crf: CrfConfig = CrfConfig(gaussian=(1.0, 3.0), bilateral=(67.0, 5.0, 10.0))
 
 
 class ProxyConfig(_Part):

@@ -108,7 +108,8 @@ def sizes(run: Run) -> Iterator[Choice]:
     yield Choice("inference.scales", [size], "as patterns.size")
     yield Choice("tiles", tiles and tiles.model_dump(), why)
     if size == SIZES[0]:
-        yield Choice("proxy.affinity", AffinityConfig().model_dump(), "objects are large enough for a random walk")
+        walk = run.recipe.proxy.affinity or AffinityConfig()
+        yield Choice("proxy.affinity", walk.model_dump(), "objects are large enough for a random walk")
     else:
         yield Choice("proxy.affinity", None, "a random walk would lose what is small")
 
