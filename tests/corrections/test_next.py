@@ -47,21 +47,24 @@ def test_a_photo_that_cannot_be_read_has_no_look(tmp_path):
     assert np.linalg.norm(seen) == pytest.approx(1)
 
 
-def test_tasks_for_labelme_come_back(command, finished_whole_run, tmp_path):
+def test_tasks_for_labelme_come_back(command, finished_whole_run, shapes_folder, tmp_path):
     out = tmp_path / "tasks"
     said = command("next", finished_whole_run, "--count", "3", "--format", "labelme", "--out", out)
     assert said.code == 0, said.err
     lines = said.out.splitlines()
     assert len(lines) == 4
-    assert f"tag2mask refine {finished_whole_run} {out}" in lines[3]
+    opened = f"labelme {out} --labels {out / 'labels.txt'}"
+    assert lines[3] == f"to correct: {opened}; then tag2mask refine {finished_whole_run} {out}"
+    assert (out / "labels.txt").read_text("utf-8").split() == ["disc", "square"]
     asked = [line.partition(":")[0] for line in lines[:3]]
     found = {one.photo: one for one in READERS["labelme"](out, {"disc": 1, "square": 2})}
     assert set(found) == set(asked)
     for name, one in found.items():
         mask = read_mask(finished_whole_run / f"predictions/{name}.png")
         assert is_as_exported(one.draw(*mask.shape), mask)
-        record = json.loads((out / f"{name}.json").read_text("utf-8"))
-        assert (out / record["imagePath"]).is_file()
+        photo = json.loads((out / f"{name}.json").read_text("utf-8"))["imagePath"]
+        assert Path(photo).stem == name  # beside its JSON: LabelMe lists the photos of a folder
+        assert (out / photo).read_bytes() == next(shapes_folder.rglob(photo)).read_bytes()
 
 
 def test_tasks_for_label_studio_and_cvat(command, a_run, tmp_path):

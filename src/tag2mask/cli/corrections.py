@@ -70,4 +70,5 @@ def next_photos(
         tags = ", ".join(classes[label - 1] for label in one.sample.labels) or "no tags"
         typer.echo(f"{one.sample.name}: {tags}; doubt {one.doubt:.0%}")
     if out is not None:
-        typer.echo(f"to correct: {out}; then tag2mask refine {run} {out}")
+        opened = f"labelme {out} --labels {out / 'labels.txt'}" if format == TaskFormat.LABELME else out
+        typer.echo(f"to correct: {opened}; then tag2mask refine {run} {out}")

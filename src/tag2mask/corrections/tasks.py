@@ -13,7 +13,7 @@ from tag2mask.exports.annotations import PHOTO_URL, write_label_studio, write_la
 from tag2mask.exports.masks import Masks
 from tag2mask.exports.pieces import Pieces
 from tag2mask.exports.polygons import components, polygon
-from tag2mask.files import share_file, whole
+from tag2mask.files import whole
 from tag2mask.names import TaskFormat
 from tag2mask.report.asking import Asked, choose_next
 from tag2mask.report.survey import survey
@@ -61,7 +61,7 @@ def next_photos(
     if place is not None:
         masks = _masks(opened, asked)
         if format == TaskFormat.LABELME:
-            write_labelme(masks, place, Pieces())
+            write_labelme(masks, place, Pieces(), with_photos=True)
         elif format == TaskFormat.LABEL_STUDIO:
             write_label_studio(masks, place, Pieces(), photo_url=photo_url or PHOTO_URL)
         else:
@@ -102,15 +102,13 @@ def write_cvat(masks: Masks, out: Path) -> None:
     ElementTree.SubElement(root, "version").text = "1.1"
     with whole(out) as folder:
         for number, (name, mask) in enumerate(masks.read("CVAT")):
-            photo = masks.photo_name(name)
+            photo = masks.put_photo(name, folder / "images")
             about = {"id": number, "name": photo, "width": mask.shape[1], "height": mask.shape[0]}
             image = ElementTree.SubElement(root, "image", {key: str(value) for key, value in about.items()})
             for component in components(mask):
                 points = ";".join(f"{x:.2f},{y:.2f}" for x, y in polygon(component))
                 label = masks.classes[component.label - 1]
                 ElementTree.SubElement(image, "polygon", label=label, occluded="0", points=points, z_order="0")
-            (folder / "images" / photo).parent.mkdir(parents=True, exist_ok=True)
-            share_file(masks.photos[name].resolve(), folder / "images" / photo)
         ElementTree.indent(root)
         ElementTree.ElementTree(root).write(folder / "annotations.xml", encoding="utf-8", xml_declaration=True)
         labels = [

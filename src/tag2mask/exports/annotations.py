@@ -61,14 +61,17 @@ def write_coco(masks: Masks, out: Path, pieces: Pieces) -> None:
         text.write("}\n")
 
 
-def write_labelme(masks: Masks, out: Path, pieces: Pieces, *, tolerance: float = 0.5) -> None:
-    """Write a LabelMe JSON a photo: one polygon a component.
+def write_labelme(
+    masks: Masks, out: Path, pieces: Pieces, *, tolerance: float = 0.5, with_photos: bool = False
+) -> None:
+    """Write a LabelMe JSON a photo, one polygon a component, and ``labels.txt``, the classes for its ``--labels``.
 
     Args:
         masks: what to write.
         out: the folder.
         tolerance: of `polygon`, in pixels.
         pieces: chooses the components or objects.
+        with_photos: put each photo beside its JSON: LabelMe lists the photos of a folder, not the JSON files.
     """
     with whole(out) as folder:
         for name, mask in masks.read("LabelMe"):
@@ -83,16 +86,18 @@ def write_labelme(masks: Masks, out: Path, pieces: Pieces, *, tolerance: float =
                 }
                 for component in pieces.of(mask)
             ]
+            photo = out / masks.put_photo(name, folder) if with_photos else masks.photos[name]
             record = {
                 "version": LABELME_VERSION,
                 "flags": {},
                 "shapes": shapes,
-                "imagePath": path_from((out / f"{name}.json").parent, masks.photos[name]),
+                "imagePath": path_from((out / f"{name}.json").parent, photo),
                 "imageData": None,
                 "imageHeight": height,
                 "imageWidth": width,
             }
             write(folder / f"{name}.json", json.dumps(record, indent=2) + "\n")
+        write(folder / "labels.txt", "".join(f"{name}\n" for name in masks.classes))
 
 
 def write_yolo(masks: Masks, out: Path, pieces: Pieces, *, tolerance: float = 0.5) -> None:

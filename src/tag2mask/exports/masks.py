@@ -17,6 +17,7 @@ from tag2mask.data.photos import masks_by_name, photos_by_name
 from tag2mask.data.text import read_list
 from tag2mask.data.truth import ONLY_IGNORED
 from tag2mask.errors import DataError, ExportError, RunError, nearest
+from tag2mask.files import share_file
 from tag2mask.names import IGNORE, MaskKind
 from tag2mask.networks.weights import read_about
 from tag2mask.progress import track
@@ -67,6 +68,13 @@ class Masks:
     def photo_name(self, name: str) -> str:
         """Return the file name of a mask's photo: as the mask's name, with the photo's suffix."""
         return name + self.photos[name].suffix
+
+    def put_photo(self, name: str, folder: Path) -> str:
+        """Put a mask's photo in a folder, and return its file name there."""
+        photo = self.photo_name(name)
+        (folder / photo).parent.mkdir(parents=True, exist_ok=True)
+        share_file(self.photos[name].resolve(), folder / photo)
+        return photo
 
 
 def open_masks(
