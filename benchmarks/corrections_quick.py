@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,15 +25,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from tag2mask.data import ImageSet
+from tag2mask.data import ImageSet, read_mask
 from tag2mask.files import write_text
 from tag2mask.metrics import confusion_matrix, iou, mean_iou
 from tag2mask.names import IGNORE
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.networks.kept import KeptFeatures, kept_folder
 from tag2mask.resize import resize
+from tag2mask.runs.corrected import shown_in
 from tag2mask.runs.folder import Run, resume_run
-from tag2mask.runs.refine import EPOCHS, pace
+from tag2mask.runs.refine import EPOCHS, own_masks, pace, photos_to_remember
 from tag2mask.training.loop import parameter_groups
 from tag2mask.training.losses import dice_loss
 
@@ -48,10 +50,7 @@ class Photos:
         self.tags = np.zeros((len(data), len(run.train.classes)), bool)
         for row, sample in zip(self.tags, self.samples, strict=True):
             row[[label - 1 for label in sample.labels]] = True
-        sized = (
-            Image.fromarray(data.truth(one)).resize((SIDE, SIDE), Image.Resampling.NEAREST) for one in self.samples
-        )
-        self.truth = np.stack([np.asarray(mask) for mask in sized])
+        self.truth = np.stack([shrunk(data.truth(one)) for one in self.samples])
 
     def see(
         self, network: SegmentationNetwork, places: Sequence[int], turned: bool = False
@@ -62,10 +61,22 @@ class Photos:
         return network.decode_with_tags(joined)
 
 
+def shrunk(mask: Any) -> Any:
+    """Return a mask, uint8 H x W, at the size at which all is compared."""
+    return np.asarray(Image.fromarray(mask).resize((SIDE, SIDE), Image.Resampling.NEAREST))
+
+
 def learn(
-    network: SegmentationNetwork, photos: Photos, places: Sequence[int], shows: int, rate: float, dice: float, run: Run
+    network: SegmentationNetwork,
+    photos: Photos,
+    own: Mapping[int, Any],
+    places: Sequence[int],
+    shows: int,
+    rate: float,
+    dice: float,
+    run: Run,
 ) -> None:
-    """Train the head of a segmenter on the true masks of some photos."""
+    """Train the head of a segmenter on some photos: on masks of the run's own where it has them, else the true ones."""
     how, draw, order = run.recipe.segmenter, Random(run.recipe.seed), list[int]()
     torch.manual_seed(run.recipe.seed)
     network.backbone.requires_grad_(False)
@@ -80,7 +91,8 @@ def learn(
         some, order = order[: how.batch_size], order[how.batch_size :]
         for group, full in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = full * (1 - step / steps) ** 0.9
-        truth = torch.from_numpy(photos.truth[some][:, ::2, ::2]).long()
+        masks = np.stack([own.get(place, photos.truth[place]) for place in some])
+        truth = torch.from_numpy(masks[:, ::2, ::2]).long()
         turned = draw.random() < 0.5
         truth = truth.flip(-1) if turned else truth
         logits, tags = photos.see(network, some, turned)
@@ -126,14 +138,18 @@ def row_of(
     how = run.recipe.segmenter
     if choice == "ceiling":
         network = untrained(run, network)
-        learn(network, photos, range(len(names)), how.epochs * len(names), how.learning_rate, how.dice_weight, run)
+        learn(network, photos, {}, range(len(names)), how.epochs * len(names), how.learning_rate, how.dice_weight, run)
     elif places:
         if network.tags is not None:
             network.tags.freeze()
         row["agreement"] = float(np.nanmean(iou(matrix_of(network, photos, places, None))[1:]))
         teach = run.recipe.refine
-        rate, shows = teach.learning_rate * pace(row["agreement"]), max(teach.shows, EPOCHS * len(places))
-        learn(network, photos, places, shows, rate, teach.dice_weight, run)
+        corrected = [replace(photos.samples[place], labels=shown_in(photos.truth[place])) for place in places]
+        remembered = [one.name for one in photos_to_remember(run, corrected)]
+        own = {names[name]: shrunk(read_mask(own_masks(run) / f"{name}.png")) for name in remembered}
+        rate, shown = teach.learning_rate * pace(row["agreement"]), [*places, *own]
+        shows = max(teach.shows, EPOCHS * len(shown))
+        learn(network, photos, own, shown, shows, rate, teach.dice_weight, run)
     others = [place for place in range(0, len(names), step) if place not in places]
     scores = matrix_of(network, photos, others, None)
     row |= {"photos": len(places), "others": 100 * mean_iou(scores), "iou": (100 * iou(scores)).tolist(), "val": None}

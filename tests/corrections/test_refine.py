@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import tag2mask
+from tag2mask.config import with_values
 from tag2mask.corrections import refine as module
 from tag2mask.data import read_mask, write_mask
 from tag2mask.errors import UserError
 from tag2mask.networks.kept import KeptFeatures
 from tag2mask.runs import confidence, shadow, stages
+from tag2mask.runs import refine as refining
+from tag2mask.runs.corrected import shown_in
 from tag2mask.runs.folder import resume_run
 from tag2mask.runs.stages import run_stages
 
@@ -191,3 +195,23 @@ def test_a_run_that_is_not_finished_is_refused(whole_run, drawn, contents):
     with pytest.raises(UserError, match="call tag2mask run"):
         tag2mask.refine(whole_run, drawn("p02"))
     assert contents(whole_run) == state
+
+
+def test_what_no_corrected_mask_shows_is_learnt_from_the_runs_own_masks(monkeypatch, whole_run, drawn):
+    given = {}
+    monkeypatch.setattr(refining, "train_segmenter", lambda net, samples, masks, *_, **more: given.update(
+        shown={one.name: one.labels for one in samples}, masks=masks.name, often=more["often"]))  # fmt: skip
+    tag2mask.refine(whole_run, drawn("p01"))  # a disc
+    assert next(iter(given["shown"])) == "p01"
+    counts = Counter(label for labels in given["shown"].values() for label in labels)
+    run = resume_run(whole_run)
+    own = {one.name: shown_in(read_mask(whole_run / given["masks"] / f"{one.name}.png")) for one in run.train.samples}
+    assert given["shown"] == {name: own[name] for name in given["shown"]}
+    assert set(given["often"]) == set(given["shown"])
+    shown = Counter(label for labels in own.values() for label in labels)
+    assert all(counts[label] >= min(5, shown[label]) for label in (1, 2))
+    corrected = refining.photos_to_learn(run)
+    run.recipe = with_values(run.recipe, {"refine.remember": 1})
+    assert {label for one in refining.photos_to_remember(run, corrected) for label in one.labels} >= {2}
+    run.recipe = with_values(run.recipe, {"refine.remember": 0})
+    assert refining.photos_to_remember(run, corrected) == []

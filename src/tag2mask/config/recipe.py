@@ -303,6 +303,8 @@ class RefineConfig(_Part):
             much; a larger one trusts few photos less.
         shows: how many masks the last segmenter's head sees as it learns on, each corrected one at least four times;
             its backbone stays.
+        remember: a class that fewer corrected masks show is learnt from the run's own masks of other photos as well,
+            up to so many in all; without them the head forgets what no corrected mask shows.
         learning_rate: of that where the segmenter's masks agree with the corrected ones, and up to ten times as much
             where they do not.
         dice_weight: as ``segmenter.dice_weight``, for masks that are right to the pixel.
@@ -311,6 +313,7 @@ class RefineConfig(_Part):
     spread: Annotated[float, Field(gt=0, le=10)] = 0.5
     temperature: Annotated[float, Field(gt=0, le=100)] = 0.2
     shows: Positive = 800
+    remember: Annotated[int, Field(ge=0)] = 5
     learning_rate: Rate = 1e-3
     dice_weight: Rate = 0.5
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tag2mask.data import ImageSet, Sample, write_mask
+from tag2mask.data import ImageSet, Sample, read_mask, write_mask
 from tag2mask.distributed import barrier, is_main, share
 from tag2mask.errors import DataError, RunError
 from tag2mask.files import share_file
@@ -37,7 +39,8 @@ EPOCHS = 4
 def refine(run: Run) -> None:
     """Teach the last segmenter corrected masks, and predict the training photos under their tags, to ``refined/``.
 
-    The head learns on from corrected masks alone, on a backbone that stays: what tags have taught it is its start.
+    The head learns on from corrected masks, on a backbone that stays: what tags have taught it is its start. Classes
+    that few of them show it sees in masks of the run as well, so as not to forget them.
     """
     prepare_crf(run.recipe.inference.crf is not None)
     if is_main():
@@ -63,17 +66,18 @@ def _train(run: Run) -> None:
     segmenter = SegmentationNetwork.load(start)
     if segmenter.tags is not None:
         segmenter.tags.freeze()  # it has learnt from the tags of all photos, of which corrected masks say nothing new
-    kept, samples = features_of(run, segmenter), photos_to_learn(run)
+    kept, corrected = features_of(run, segmenter), photos_to_learn(run)
+    samples = corrected + photos_to_remember(run, corrected)
     of_a_photo = run.recipe.tiles.per_photo if run.recipe.tiles else 1
     times = max(1, round(how.shows / (EPOCHS * of_a_photo * len(samples))))
     as_plain = {"method": Teaching.PLAIN, "train_from": LAST, "crop": 1.0, "tag_weight": 0.0}
     as_plain["dice_weight"] = how.dice_weight
-    rate = how.learning_rate * pace(agreement(run, segmenter, samples, kept))
+    rate = how.learning_rate * pace(agreement(run, segmenter, corrected, kept))
     pace_of = {"epochs": EPOCHS, "schedule": Schedule.POLY, "learning_rate": rate}
     settings = run.recipe.segmenter.model_copy(update={**as_plain, **pace_of})
     torch.manual_seed(seed)
     train_segmenter(
-        segmenter, samples, run.out / "proxy", settings, tiles=run.recipe.tiles, seed=seed, workers=run.recipe.workers,
+        segmenter, samples, own_masks(run), settings, tiles=run.recipe.tiles, seed=seed, workers=run.recipe.workers,
         checkpoint=checkpoint_of(run.refined_file), label=run.refined_file.stem, strict=run.strict,
         often={sample.name: times for sample in samples}, kept=kept,
     )  # fmt: skip
@@ -91,6 +95,32 @@ def photos_to_learn(run: Run) -> list[Sample]:
         for sample in run.train.samples
         if sample.name in masks
     ]
+
+
+def photos_to_remember(run: Run, corrected: Sequence[Sample]) -> list[Sample]:
+    """Return photos that nobody has corrected, with the classes of the run's own masks of them as tags.
+
+    Together with the corrected ones they show each class ``refine.remember`` times, as far as there are masks of it.
+    """
+    seen = Counter(label for sample in corrected for label in sample.labels)
+    names, found = {sample.name for sample in corrected}, []
+
+    def lacks(labels: Sequence[int]) -> bool:
+        return any(seen[label] < run.recipe.refine.remember for label in labels)
+
+    samples = [sample for sample in run.train.samples if sample.name not in names and lacks(sample.labels)]
+    Random(run.recipe.seed).shuffle(samples)
+    for sample in samples:
+        file = own_masks(run) / f"{sample.name}.png"
+        if lacks(sample.labels) and file.exists() and lacks(shown := shown_in(read_mask(file))):
+            seen.update(shown)
+            found.append(replace(sample, labels=shown))
+    return found
+
+
+def own_masks(run: Run) -> Path:
+    """Return the folder of the best masks that tags alone have given, with the corrected ones."""
+    return run.retrain_masks if run.retrain_masks.is_dir() else run.out / "proxy"
 
 
 def agreement(run: Run, segmenter: SegmentationNetwork, samples: Sequence[Sample], kept: KeptFeatures | None) -> float:
