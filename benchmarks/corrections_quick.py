@@ -4,8 +4,8 @@
 
 RUN is a finished run of a recipe with a frozen backbone and one scale, as `fast`; it gets a folder features/. Rows are
 as those of `corrections.py`: photos in the order of --seeds or of `tag2mask next`, corrected while a class has fewer
-than so many, learnt from as `tag2mask refine` does (`refine.shows`, its learning rate). The ceiling learns from all
-true masks as the recipe's segmenter does. Nothing is written but rows.
+than so many (--masks) or so many photos in all (--first), learnt from as `tag2mask refine` does. The ceiling learns
+from all true masks as the recipe's segmenter does. Nothing is written but rows.
 """
 
 from __future__ import annotations
@@ -127,13 +127,14 @@ def matrix_of(network: SegmentationNetwork, photos: Photos, places: Sequence[int
 
 
 def row_of(
-    run: Run, photos: Photos, val: Photos | None, choice: str, each: int, seed: int, step: int
+    run: Run, photos: Photos, val: Photos | None, choice: str, each: int, first: int, seed: int, step: int
 ) -> dict[str, Any]:
-    """Return the row of so many masks a class."""
+    """Return the row of so many masks a class, or of the first so many photos."""
     names = {sample.name: place for place, sample in enumerate(run.train.samples)}
     network = SegmentationNetwork.load(run.segmenter_after(run.recipe.segmenter.retrain))
     row: dict[str, Any] = {"choice": choice, "masks": each, "seed": seed}
-    taken = take(ordered(run, choice, seed), each) if each else set()
+    order = ordered(run, choice, seed) if each or first else []
+    taken = {sample.name for sample in order[:first]} or take(order, each)
     places = sorted(names[name] for name in taken)
     how = run.recipe.segmenter
     if choice == "ceiling":
@@ -162,7 +163,8 @@ def row_of(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="a finished run")
-    parser.add_argument("--masks", nargs="+", type=int, default=[0, 1, 5, 25], help="corrected masks a class")
+    parser.add_argument("--masks", nargs="*", type=int, default=[0, 1, 5, 25], help="corrected masks a class")
+    parser.add_argument("--first", nargs="*", type=int, default=[], help="corrected photos in all, as further rows")
     parser.add_argument("--choice", nargs="+", default=["random"], choices=["random", "chosen", "ceiling"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the order")
     parser.add_argument("--step", type=int, default=1, help="score every n-th photo")
@@ -175,11 +177,12 @@ def main() -> None:
     if run.evaluation is not run.train:
         val = Photos(run, run.evaluation.with_samples(run.evaluation.samples[:: args.step]), kept)
     for choice in args.choice:
-        for each in args.masks if choice != "ceiling" else [0]:
+        amounts = [(each, 0) for each in args.masks] + [(0, first) for first in args.first]
+        for each, first in amounts if choice != "ceiling" else [(0, 0)]:
             for seed in args.seeds:
-                file = args.out / f"{choice}-{each}-{seed}.json"
+                file = args.out / f"{choice}-{f'first-{first}' if first else each}-{seed}.json"
                 if not file.exists():
-                    row = row_of(run, photos, val, choice, each, seed, args.step)
+                    row = row_of(run, photos, val, choice, each, first, seed, args.step)
                     write_text(file, json.dumps(row) + "\n")
                 print(file.read_text("utf-8"), end="", flush=True)
 
