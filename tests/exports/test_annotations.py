@@ -213,7 +213,7 @@ def read_back_label_studio(out, awkward):
     assert [label.get("value") for label in labels] == [*awkward.classes]
     back = {}
     for task in TypeAdapter(list[StudioTask]).validate_json(out.read_bytes()):
-        path = unquote_to_bytes(task.data["image"].removeprefix("/data/local-files/?d=")).decode()
+        path = unquote_to_bytes(task.data["image"].removeprefix("/data/local-files/?d=photos/")).decode()
         name = path.removesuffix(".JPG")
         back[name] = np.zeros_like(awkward.masks[name])
         for result in task.predictions[0].result:

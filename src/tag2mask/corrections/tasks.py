@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from tag2mask.data import voc_palette
 from tag2mask.errors import DataError, ExportError, RunError, nearest
-from tag2mask.exports.annotations import PHOTO_URL, write_label_studio, write_labelme
+from tag2mask.exports.annotations import write_label_studio, write_labelme
 from tag2mask.exports.masks import Masks
 from tag2mask.exports.pieces import Pieces
 from tag2mask.exports.polygons import components, polygon
@@ -37,7 +37,7 @@ def next_photos(
         count: how many.
         format: one of `TaskFormat`; None writes nothing.
         out: the folder to write, or for ``label-studio`` the JSON file.
-        photo_url: Label Studio's URL of a photo up to its name (``/data/local-files/?d=``).
+        photo_url: Label Studio's URL of a photo up to its name; None for `export`'s.
 
     Raises:
         UserError: something that was given is wrong; nothing was written.
@@ -63,7 +63,7 @@ def next_photos(
         if format == TaskFormat.LABELME:
             write_labelme(masks, place, Pieces(), with_photos=True)
         elif format == TaskFormat.LABEL_STUDIO:
-            write_label_studio(masks, place, Pieces(), photo_url=photo_url or PHOTO_URL)
+            write_label_studio(masks, place, Pieces(), photo_url=photo_url)
         else:
             write_cvat(masks, place)
     return asked

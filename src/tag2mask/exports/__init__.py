@@ -85,7 +85,8 @@ def export(
             says how many: components smaller than 1/10,000 of the photo, than 100 pixels, and than a tenth of the
             largest component of their class in the photo.
         tolerance: by how many pixels a polygon may leave the pixels' border (0.5); 0 for not at all.
-        photo_url: Label Studio's URL of a photo up to its file name (``/data/local-files/?d=``).
+        photo_url: Label Studio's URL of a photo up to its file name; None for local storage of the photos' folder
+            (``/data/local-files/?d=``).
         rounds: the segmenter after so many retrainings; else the last.
         instances: components are split where a neck joins two objects of a class.
         brush: Label Studio's brush regions, which are exact, instead of polygons.

@@ -27,7 +27,7 @@ from tag2mask.files import whole
 LABELME_VERSION = "5.5.0"
 """The version of LabelMe whose files these are."""
 
-PHOTO_URL = "/data/local-files/?d="
+LOCAL_FILES = "/data/local-files/?d="
 """What stands before a photo's name in Label Studio's URL of it."""
 
 Record = dict[str, Any]
@@ -127,7 +127,7 @@ def write_label_studio(
     *,
     tolerance: float = 0.5,
     brush: bool = False,
-    photo_url: str = PHOTO_URL,
+    photo_url: str | None = None,
 ) -> None:
     """Write Label Studio tasks with predicted regions, and the labelling configuration beside them as XML.
 
@@ -137,7 +137,8 @@ def write_label_studio(
         tolerance: of `polygon`, in pixels.
         pieces: chooses the components or objects.
         brush: exact brush regions instead of polygons.
-        photo_url: what stands before a photo's file name in its URL.
+        photo_url: what stands before a photo's file name in its URL; None for a photo in Label Studio's local storage,
+            which has to be a folder in its document root: the photos' folder in the one above it.
     """
 
     def value(component: Component, size: tuple[int, int]) -> Record:
@@ -154,7 +155,7 @@ def write_label_studio(
                 for number, component in enumerate(pieces.of(mask), 1)
             ]
             yield {
-                "data": {"image": photo_url + quote(os.fsencode(masks.photo_name(name)))},
+                "data": {"image": _photo_url(masks, name, photo_url)},
                 "predictions": [{"model_version": f"tag2mask {version('tag2mask')}", "result": results}],
             }
 
@@ -162,6 +163,14 @@ def write_label_studio(
         with file.open("w", encoding="utf-8") as text:
             _write_list(tasks(), text.write)
         write(configuration, label_studio_configuration(masks.classes, brush))
+
+
+def _photo_url(masks: Masks, name: str, before: str | None) -> str:
+    photo = masks.photo_name(name)
+    if before is None:
+        folder = masks.photos[name].absolute().parents[len(Path(name).parts) - 1]
+        before, photo = LOCAL_FILES, f"{folder.name}/{photo}"
+    return before + quote(os.fsencode(photo))
 
 
 def label_studio_configuration(classes: Iterable[str], brush: bool = False) -> str:
