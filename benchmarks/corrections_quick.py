@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from corrections import ordered, take, untrained
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -160,6 +161,30 @@ def row_of(
     return row
 
 
+def draw(rows: list[dict[str, Any]], file: Path) -> None:
+    """Draw mIoU by corrected photos, of other training photos and of evaluation photos, with the ceiling of each."""
+    figure = Figure((8, 3.4), layout="constrained")
+    for place, (part, title) in enumerate((("others", "other training photos"), ("val", "evaluation photos")), 1):
+        axes = figure.add_subplot(1, 2, place)
+        tags = [row[part] for row in rows if row["choice"] == "random" and not row["photos"]]
+        for choice, label, colour in (("random", "at random", "#0072b2"), ("chosen", "as next names them", "#d55e00")):
+            points: dict[int, list[float]] = {0: tags}
+            for row in rows:
+                if row["choice"] == choice and row["photos"]:
+                    points.setdefault(row["photos"], []).append(row[part])
+            photos = sorted(points)
+            axes.plot(photos, [np.mean(points[each]) for each in photos], "o-", color=colour, label=label)
+        if ceiling := [row[part] for row in rows if row["choice"] == "ceiling"]:
+            axes.axhline(np.mean(ceiling), color="grey", linestyle="--", label="all true masks")
+        axes.set(title=title, xlabel="corrected photos", ylabel="mIoU, %", xscale="symlog")
+        axes.set_xticks([0, 1, 5, 20, 80, 300], ["0", "1", "5", "20", "80", "300"])
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_xlim(-0.2, 500)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
+    figure.savefig(file, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="a finished run")
@@ -168,8 +193,12 @@ def main() -> None:
     parser.add_argument("--choice", nargs="+", default=["random"], choices=["random", "chosen", "ceiling"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the order")
     parser.add_argument("--step", type=int, default=1, help="score every n-th photo")
+    parser.add_argument("--figure", type=Path, help="only draw the rows that are in --out, into this picture")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file per row; what is there is not done again")
     args = parser.parse_args()
+    if args.figure:
+        draw([json.loads(file.read_text("utf-8")) for file in sorted(args.out.glob("*.json"))], args.figure)
+        return
     run = resume_run(args.run)
     network = SegmentationNetwork.load(run.segmenter_after(run.recipe.segmenter.retrain))
     kept = KeptFeatures(kept_folder(run.out), network.backbone)
