@@ -197,12 +197,13 @@ def test_a_run_that_is_not_finished_is_refused(whole_run, drawn, contents):
     assert contents(whole_run) == state
 
 
-def test_what_no_corrected_mask_shows_is_learnt_from_the_runs_own_masks(monkeypatch, whole_run, drawn):
+def test_what_no_corrected_mask_shows_is_learnt_from_the_runs_own_masks(monkeypatch, whole_run, drawn, truth):
     given = {}
     monkeypatch.setattr(refining, "train_segmenter", lambda net, samples, masks, *_, **more: given.update(
         shown={one.name: one.labels for one in samples}, masks=masks.name, often=more["often"]))  # fmt: skip
     tag2mask.refine(whole_run, drawn("p01"))  # a disc
     assert next(iter(given["shown"])) == "p01"
+    assert np.array_equal(read_mask(whole_run / given["masks"] / "p01.png"), truth("p01"))
     counts = Counter(label for labels in given["shown"].values() for label in labels)
     run = resume_run(whole_run)
     own = {one.name: shown_in(read_mask(whole_run / given["masks"] / f"{one.name}.png")) for one in run.train.samples}

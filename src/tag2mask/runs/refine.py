@@ -119,8 +119,12 @@ def photos_to_remember(run: Run, corrected: Sequence[Sample]) -> list[Sample]:
 
 
 def own_masks(run: Run) -> Path:
-    """Return the folder of the best masks that tags alone have given, with the corrected ones."""
-    return run.retrain_masks if run.retrain_masks.is_dir() else run.out / "proxy"
+    """Return the folder of masks that tags alone have given, those drawn again if there are any, and of corrected ones.
+
+    The first time, since corrections are put into no later one.
+    """
+    again = run.masks_of_round(1)
+    return again if again.is_dir() else run.out / "proxy"
 
 
 def agreement(run: Run, segmenter: SegmentationNetwork, samples: Sequence[Sample], kept: KeptFeatures | None) -> float:
