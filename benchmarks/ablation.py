@@ -46,7 +46,7 @@ STEPS = {
     "more where scores are skewed": ["proxy.share_per_skew=0.25"],
     "CAM added, weight 1.5": ["proxy.cam_weight=1.5"],
     "the classifier settles conflicts, weight 0.1": ["proxy.activation_weight=0.1"],
-    "learnt affinities, a lighter CRF": ["proxy.affinity={}"],
+    "learnt affinities, a lighter CRF": ["proxy.affinity.crf={gaussian: [1, 3], bilateral: [67, 5, 5]}"],
 }
 MADE = {
     "classifier.safetensors": ("seed", "backbone", "classifier"),
