@@ -313,7 +313,7 @@ class RefineConfig(_Part):
     spread: Annotated[float, Field(gt=0, le=10)] = 0.5
     temperature: Annotated[float, Field(gt=0, le=100)] = 0.2
     shows: Positive = 800
-    remember: Annotated[int, Field(ge=0)] = 5
+    remember: Annotated[int, Field(ge=0)] = 3
     learning_rate: Rate = 1e-3
     dice_weight: Rate = 0.5
 
