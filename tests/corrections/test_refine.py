@@ -216,3 +216,11 @@ def test_what_no_corrected_mask_shows_is_learnt_from_the_runs_own_masks(monkeypa
     assert {label for one in refining.photos_to_remember(run, corrected) for label in one.labels} >= {2}
     run.recipe = with_values(run.recipe, {"refine.remember": 0})
     assert refining.photos_to_remember(run, corrected) == []
+
+
+def test_a_run_that_does_not_record_its_data_is_refused(command, whole_run, drawn):
+    (whole_run / "data.json").unlink()
+    said = command("refine", whole_run, drawn("p01"))
+    assert said.code == 2
+    assert "does not record its data" in said.err
+    assert not (whole_run / "corrected").exists()

@@ -101,6 +101,8 @@ def refine(
 def _check_finished(run: Run) -> None:
     check_unchanged(run)
     check_ready(run, StageName.REFINE)
+    if not run.fingerprint_file.exists():  # then nothing says which masks a correction makes old
+        raise RunError(f"{run.out} does not record its data (data.json); start a run in another folder")
     if not (run.out / "proxy").is_dir():
         raise RunError(f"{run.out} has no proxy masks; finish the run with tag2mask run")
 
