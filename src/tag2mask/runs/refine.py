@@ -103,16 +103,18 @@ def photos_to_remember(run: Run, corrected: Sequence[Sample]) -> list[Sample]:
     Together with the corrected ones they show each class ``refine.remember`` times, as far as there are masks of it.
     """
     seen = Counter(label for sample in corrected for label in sample.labels)
-    names, found = {sample.name for sample in corrected}, []
+    names, masks, found = {sample.name for sample in corrected}, own_masks(run), []
 
     def lacks(labels: Sequence[int]) -> bool:
         return any(seen[label] < run.recipe.refine.remember for label in labels)
 
-    samples = [sample for sample in run.train.samples if sample.name not in names and lacks(sample.labels)]
-    Random(run.recipe.seed).shuffle(samples)
+    samples = list(run.train.samples)
+    Random(run.recipe.seed).shuffle(samples)  # one order whatever is corrected: what is kept of photos serves again
     for sample in samples:
-        file = own_masks(run) / f"{sample.name}.png"
-        if lacks(sample.labels) and file.exists() and lacks(shown := shown_in(read_mask(file))):
+        file = masks / f"{sample.name}.png"
+        if sample.name in names or not lacks(sample.labels) or not file.exists():
+            continue
+        if lacks(shown := shown_in(read_mask(file))):
             seen.update(shown)
             found.append(replace(sample, labels=shown))
     return found
