@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from tag2mask.distributed import processes_here
 
 In = TypeVar("In")
@@ -75,6 +77,8 @@ def _words(file: Path) -> list[str]:
 def map_ahead(function: Callable[[In], Out], items: Iterable[In], workers: int | None = None) -> Iterator[Out]:
     """Yield ``function(item)`` in order; items are taken at most two a worker ahead.
 
+    PyTorch does not divide the work of one of these threads once more: they would wait for each other.
+
     Args:
         function: called in one of the threads.
         items: taken one by one, in the thread that asks for results.
@@ -86,7 +90,8 @@ def map_ahead(function: Callable[[In], Out], items: Iterable[In], workers: int |
     workers = workers or cores()
     source = iter(items)
     waiting: deque[Future[Out]] = deque()
-    pool = ThreadPoolExecutor(workers)
+    in_pytorch = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
         while True:
             for item in islice(source, 2 * workers - len(waiting)):
@@ -96,3 +101,4 @@ def map_ahead(function: Callable[[In], Out], items: Iterable[In], workers: int |
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(in_pytorch)  # for threads that begin later; it holds for each and for the next
