@@ -8,8 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from tag2mask import threads
 from tag2mask.threads import cgroup_limit, cores
@@ -79,3 +81,18 @@ def test_a_containers_limit_reaches_openmp(tmp_path):
     clean = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=clean, check=True)
     assert said.stdout.split() == ["2", "False"]
+
+
+def test_threads_at_work_do_not_divide_pytorchs():
+    """Those that begin later, and this one, do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        ahead = threads.map_ahead(lambda _: torch.get_num_threads(), range(5), workers=2)
+        assert next(ahead) == 1
+        assert torch.get_num_threads() == 3
+        assert list(ahead) == [1] * 4
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

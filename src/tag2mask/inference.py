@@ -259,6 +259,7 @@ def mask_of(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: C
             gaussian=crf.gaussian,
             bilateral=crf.bilateral,
             steps=crf.steps,
+            side=crf.side,
         )
     return np.asarray(present[kept.argmax(0)])
 
@@ -287,9 +288,10 @@ def mask_at(
         return without_specks(mask) if how.fill_specks else mask
     height, width, _ = photo.shape
     mask = np.empty((height, width), np.uint8)
+    crf = how.crf if tiles is None else how.crf.model_copy(update={"side": CRF_SIDE})
     for seen, kept, inner in parts_of((height, width), tiles):
         probable = probabilities_of(logits, (height, width), labels, weight, seen)
-        mask[kept] = mask_of(photo[seen], probable, how.crf)[inner]
+        mask[kept] = mask_of(photo[seen], probable, crf)[inner]
     return without_specks(mask) if how.fill_specks else mask
 
 

@@ -11,8 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from tag2mask.distributed import processes_here
 
 In = TypeVar("In")
@@ -87,6 +85,8 @@ def map_ahead(function: Callable[[In], Out], items: Iterable[In], workers: int |
     >>> list(map_ahead(lambda x: x * x, range(5), workers=2))
     [0, 1, 4, 9, 16]
     """
+    import torch
+
     workers = workers or cores()
     source = iter(items)
     waiting: deque[Future[Out]] = deque()

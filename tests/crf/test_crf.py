@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tag2mask.crf import dense_crf, dense_crf_many, prepare, simd
+from tag2mask.crf import dense, dense_crf, dense_crf_many, prepare, simd
 from tag2mask.crf.lattice import blur, build
 from tag2mask.errors import UserError
 
@@ -236,6 +236,22 @@ def test_tolerance_stops_when_nothing_changes():
     np.testing.assert_array_equal(dense_crf(image, probabilities, steps=100, tolerance=2), one)
 
 
+@pytest.mark.parametrize("size", [(60, 80), (80, 60), (3, 80)])
+def test_a_larger_image_is_refined_at_a_smaller_side(size, monkeypatch):
+    """An enlarged image gets the labels of the one that it was made from, and no lattice of it is built."""
+    image, probabilities = photo(*size), scores(3, *size)
+    small = dense_crf(image, probabilities, bilateral=(20, 13, 10))
+    np.testing.assert_array_equal(dense_crf(image, probabilities, bilateral=(20, 13, 10), side=80), small)
+    large, likely = image.repeat(4, 0).repeat(4, 1), probabilities.repeat(4, 1).repeat(4, 2)
+    pixels = []
+    monkeypatch.setattr(dense, "build", lambda image, *rest: pixels.append(image.shape[:2]) or build(image, *rest))
+    refined = dense_crf(large, likely, bilateral=(20, 13, 10), side=80)
+    assert refined.shape == likely.shape
+    assert {*pixels} <= {size}
+    np.testing.assert_allclose(refined.sum(0), 1, atol=1e-5)
+    assert (refined.argmax(0) == small.argmax(0).repeat(4, 0).repeat(4, 1)).mean() > 0.97
+
+
 # Manners
 
 
@@ -293,6 +309,8 @@ GOOD = (np.zeros((4, 5, 3), np.uint8), np.full((2, 4, 5), 0.5, np.float32))
         (GOOD[0], np.ones((2, 4, 5), int), {}, "floating"),
         (GOOD[0][:0], GOOD[1][:, :0], {}, "nothing"),
         (*GOOD, {"steps": -1}, "negative"),
+        (*GOOD, {"side": 0}, "at least 1 pixel"),
+        (*GOOD, {"side": 2.5}, "whole number"),
         (*GOOD, {"gaussian": (0, 3)}, "positive"),
         (*GOOD, {"bilateral": (80, float("nan"), 10)}, "positive"),
         (*GOOD, {"gaussian": (3, float("inf"))}, "finite"),

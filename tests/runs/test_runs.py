@@ -296,7 +296,7 @@ def test_the_crf_gets_the_recipes_parameters(crf_calls):
     estimate_mask(PHOTO, SCORES, [1], made_recipe(threshold=0.5, sharpness=2.0))
     probabilities, parameters = crf_calls[0]
     np.testing.assert_allclose(probabilities[1], 1 / (1 + np.exp(-2 * (1 - 0.5))), rtol=1e-5)
-    assert parameters == {"gaussian": (3, 3), "bilateral": (80, 13, 10), "steps": 10}
+    assert parameters == {"gaussian": (3, 3), "bilateral": (80, 13, 10), "steps": 10, "side": 1024}
 
 
 def test_a_share_of_the_photos_peak_is_the_threshold():

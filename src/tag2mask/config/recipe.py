@@ -150,11 +150,14 @@ class CrfConfig(_Part):
         gaussian: standard deviation in pixels, compatibility.
         bilateral: standard deviation in pixels, in colour levels (0..255), compatibility.
         steps: of mean field.
+        side: pixels to which a larger photo's longer side is brought for the CRF, whose probabilities are then brought
+            to the photo's size; deviations are pixels of the smaller photo. Parts of a photo in tiles are not larger.
     """
 
     gaussian: tuple[float, float] = (3.0, 3.0)
     bilateral: tuple[float, float, float] = (80.0, 13.0, 10.0)
     steps: Positive = 10
+    side: Positive = 1024
 
 
 class AffinityConfig(_Part):

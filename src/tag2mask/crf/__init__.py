@@ -1,4 +1,4 @@
-"""A dense CRF that needs no compiler: numba and numpy only."""
+"""A dense CRF that needs no compiler."""
 
 from tag2mask.crf.dense import dense_crf, dense_crf_many, prepare
 

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from PIL import Image
 
 from tag2mask.crf import simd
 from tag2mask.crf.lattice import Bytes, Floats, Integers, Lattice, build
 from tag2mask.crf.mean_field import labels_last, mean_field, padded
 from tag2mask.errors import UserError
+from tag2mask.resize import resize
 from tag2mask.threads import map_ahead
 
 Compatibility = float | npt.NDArray[np.float32]
@@ -34,6 +37,7 @@ def dense_crf(
     bilateral: tuple[float, float, Compatibility] | None = (80, 13, 10),
     steps: int = 10,
     tolerance: float = 0.0,
+    side: int | None = None,
 ) -> Floats:
     r"""Refine label probabilities with the fully connected CRF of Krähenbühl and Koltun (2011).
 
@@ -48,6 +52,8 @@ def dense_crf(
         bilateral: (sigma in pixels, sigma in colour levels of 0 to 255, compatibility), or None.
         steps: mean-field steps.
         tolerance: stop early when no pixel's largest probability changes by this much in a step; 0: never.
+        side: a larger image is first brought to this many pixels of its longer side, and the result back to its size;
+            widths are pixels of the smaller image. None: never.
 
     A compatibility is the Potts model's weight or a symmetric matrix C x C of energies :math:`\mu`.
 
@@ -69,9 +75,36 @@ def dense_crf(
     """
     image, probabilities = _checked(image, probabilities)
     kernels = _kernels(gaussian, bilateral)
-    steps, tolerance = _whole(steps), _number(tolerance, "the tolerance")
+    steps, tolerance = _whole(steps, "steps"), _number(tolerance, "the tolerance")
     if steps < 0 or not tolerance >= 0:
         raise UserError(f"steps and tolerance must not be negative: {steps}, {tolerance}")
+    if side is not None and _whole(side, "the side") < 1:
+        raise UserError(f"the side must be at least 1 pixel, not {side}")
+    if side is None or max(image.shape[:2]) <= side:
+        return _refine(image, probabilities, kernels, steps, tolerance)
+    refined = _refine(*_smaller(image, probabilities, side), kernels, steps, tolerance)
+    return _resized(refined, image.shape[:2])
+
+
+def _smaller(image: Bytes, probabilities: Floats, side: int) -> tuple[Bytes, Floats]:
+    """Bring an image and its probabilities to a longer side."""
+    size = image.shape[:2]
+    height, width = (max(1, round(length * side / max(size))) for length in size)
+    small = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(small), _resized(probabilities, (height, width))
+
+
+def _resized(probabilities: Floats, size: tuple[int, ...]) -> Floats:
+    return resize(torch.from_numpy(probabilities)[None], size, antialias=True)[0].numpy()
+
+
+def _refine(
+    image: Bytes,
+    probabilities: Floats,
+    kernels: list[tuple[Widths, Compatibility]],
+    steps: int,
+    tolerance: float,
+) -> Floats:
     labels, height, width = probabilities.shape
     flat = probabilities.reshape(labels, -1)
     present = np.flatnonzero(flat.max(axis=1) > FLOOR)
@@ -119,11 +152,11 @@ def _number(value: Any, name: str) -> float:
         raise UserError(f"{name} must be a number, not {value!r}") from None
 
 
-def _whole(steps: Any) -> int:
+def _whole(value: Any, name: str) -> int:
     try:
-        return index(steps)
+        return index(value)
     except TypeError:
-        raise UserError(f"steps must be a whole number, not {steps!r}") from None
+        raise UserError(f"{name} must be a whole number, not {value!r}") from None
 
 
 def _array(values: Any, name: str) -> npt.NDArray[Any]:

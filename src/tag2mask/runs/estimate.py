@@ -253,7 +253,8 @@ def _assigned(
     if how.crf == CrfUse.NONE or (how.crf == CrfUse.SINGLE and len(labels) > 1):
         return mask
     start = score_probabilities(present, threshold=threshold, sharpness=how.sharpness)
-    refined = dense_crf(photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps)
+    side = None if recipe.tiles else crf.side
+    refined = dense_crf(photo, start, gaussian=crf.gaussian, bilateral=crf.bilateral, steps=crf.steps, side=side)
     return np.where(mask == IGNORE, mask, np.asarray([0, *labels], np.uint8)[refined.argmax(0)])
 
 
