@@ -223,11 +223,15 @@ def check_network(name: str, tensors: Mapping[str, Tensor], file: str | Path) ->
     """
     if not isinstance(name, str) or not timm.is_model(name):
         raise WeightsError(f"{file} belongs to a network that timm does not have: {name!r}")
-    with torch.device("meta"):
-        network = _headless(name, 32, pretrained=False)
-    needed = sum(parameter.numel() for parameter in network.parameters())
-    if needed > 2 * sum(tensor.numel() for tensor in tensors.values()):  # what follows the last stage may be left out
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if _weights_in(name) > 2 * held:  # what follows the last stage may be left out
         raise WeightsError(f"{file} holds the weights of another network than {name}")
+
+
+@cache
+def _weights_in(name: str) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in _headless(name, 32, pretrained=False).parameters())
 
 
 def _create(name: str, output_stride: int, weights: str) -> tuple[Any, str, list[float], list[float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any, TypeVar, cast
@@ -190,18 +190,22 @@ def faster_copy(model: Network, device: torch.device, fused: bool = True) -> Net
     with torch.inference_mode(False), torch.no_grad():
         image = _ramp(device)
         wanted = model(image)
-        folded = deepcopy(model).eval().requires_grad_(False)
-        fold(folded)
-        if not _same(folded(image), wanted):
+        faster = _folded(model)
+        if not _same(faster(image), wanted):
             return model
-        if not (fused and _has_fused(image)):
-            return folded
-        try:
-            faster = deepcopy(folded)
-            fuse(faster, image)
-            return faster if _same(faster(image), wanted) else folded
-        except Exception:  # the operation is private to torch: another one may have it otherwise
-            return folded
+        if fused and _has_fused(image):
+            with suppress(Exception):  # the operation is private to torch: another one may have it otherwise
+                fuse(faster, image)
+                if _same(faster(image), wanted):
+                    return faster
+            return _folded(model)
+        return faster
+
+
+def _folded(model: Network) -> Network:
+    folded = deepcopy(model).eval().requires_grad_(False)
+    fold(folded)
+    return folded
 
 
 def compiled_copy(model: Network, device: torch.device, sides: Sequence[int]) -> Network:
