@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def _draw(rows: Sequence[OverviewRow], classes: Sequence[str]) -> Figure:
         top -= high
         sheet.write(MARGIN + 0.08, top + high / 2, _short(row.name), size=8, va="center", rotation=90)
         for left, column in zip(lefts, ["photo", *columns], strict=True):
-            _show(sheet.axes(left, top, CELL, high), row, column)
+            _show(sheet, left, top, high, row, column)
         top -= GAP
     if entries:
         sheet.explain(entries, per_line)
@@ -161,11 +162,22 @@ class _Sheet:
     height: float
 
     def write(self, x: float, y: float, text: str, *, size: float, **style: Any) -> None:
-        self.figure.text(x / self.width, y / self.height, text, fontsize=size, color=_INK, **style)
+        self.figure.text(x / self.width, y / self.height, text, fontsize=size, **{"color": _INK, **style})
 
-    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        box = (x / self.width, y / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(box)
+    @cached_property
+    def _axes(self) -> Axes:
+        """One for all pictures: each of its own would take longer to make than to draw."""
+        axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(0, self.height))
+        axes.set_axis_off()
+        return axes
+
+    def show(self, picture: Pixels, x: float, y: float, width: float, height: float) -> None:
+        """Draw a picture as large as it fits into the middle of a box."""
+        size = picture.shape[1], picture.shape[0]
+        scale = min(width / size[0], height / size[1])
+        left, low = x + (width - scale * size[0]) / 2, y + (height - scale * size[1]) / 2
+        extent = (left, left + scale * size[0], low, low + scale * size[1])
+        self._axes.imshow(picture, extent=extent, aspect="auto")
 
     def explain(self, entries: Sequence[Patch], per_line: int) -> None:
         """Add the legend at the sheet's foot."""
@@ -198,13 +210,13 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
-def _show(axes: Axes, row: OverviewRow, column: str) -> None:
-    axes.set_axis_off()
+def _show(sheet: _Sheet, left: float, low: float, height: float, row: OverviewRow, column: str) -> None:
     picture = getattr(row, column)
     if picture is None:
-        axes.text(0.5, 0.5, "–", ha="center", va="center", color="#999999", fontsize=14)
+        style = {"ha": "center", "va": "center", "color": "#999999"}
+        sheet.write(left + CELL / 2, low + height / 2, "–", size=14, **style)
     else:
-        axes.imshow(picture if column == "photo" else overlay(row.photo, picture))
+        sheet.show(picture if column == "photo" else overlay(row.photo, picture), left, low, CELL, height)
 
 
 def _legend_entries(rows: Sequence[OverviewRow], columns: Sequence[str], classes: Sequence[str]) -> list[Patch]:

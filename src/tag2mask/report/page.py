@@ -7,6 +7,7 @@ import hashlib
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from importlib import resources
 from importlib.metadata import version
 from io import BytesIO
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 
 from tag2mask.config import Recipe, recipe_yaml
@@ -285,13 +286,17 @@ def _data_uri(content: bytes, kind: str) -> str:
 
 def _render(**facts: Any) -> str:
     """Fill in the template; whatever comes from outside is escaped, and no other script than ours may run."""
+    folder = resources.files("tag2mask.report")
+    style, script = (folder.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _template().render(style=style, script=script, script_digest=digest, **facts)
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("tag2mask", "report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["duration"] = duration
-    folder = resources.files("tag2mask.report")
-    style, script = (folder.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = environment.get_template("page.html.j2")
-    return template.render(style=style, script=script, script_digest=digest, **facts)
+    return environment.get_template("page.html.j2")
