@@ -17,14 +17,14 @@ from tag2mask import inference
 from tag2mask.config import TilesConfig, load_recipe, with_tile
 from tag2mask.data import Sample, write_mask
 from tag2mask.errors import RecipeError
-from tag2mask.inference import CRF_SIDE, average, forward, mask_at, most_likely, probabilities_of
+from tag2mask.inference import average, forward, mask_at, most_likely, probabilities_of
 from tag2mask.methods.cam import Cam
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.patterns.orientation import evidence_maps
 from tag2mask.resize import resize, resize_part
 from tag2mask.runs import estimate as estimating
 from tag2mask.runs.estimate import estimate_mask
-from tag2mask.tiles import Stitch, bands, tiles_of
+from tag2mask.tiles import CRF_SIDE, Stitch, bands, tiles_of
 from tag2mask.training.datasets import MaskedPhotos, choose_tiles
 from tag2mask.training.segmenter import train_segmenter
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tag2mask.config import CrfConfig, InferenceConfig, Recipe, TilesConfig
-from tag2mask.crf import dense_crf
+from tag2mask.crf import at_side, dense_crf
 from tag2mask.data import Sample, photo_size, write_mask
 from tag2mask.data.loading import as_tensor, read_ahead
 from tag2mask.devices import half_precision, with_antialias
@@ -25,17 +24,10 @@ from tag2mask.progress import track
 from tag2mask.proxy import without_specks
 from tag2mask.resize import resize, resizing
 from tag2mask.threads import map_ahead
-from tag2mask.tiles import Stitch, Tile, bands, tiles_of
-
-Window: TypeAlias = tuple[slice, slice]
-"""Rows and columns of a photo."""
+from tag2mask.tiles import Stitch, Tile, Window, parts_of, tiles_of
 
 _STRIP, _ROWS, _TOGETHER = 2**18, 32, 8
 """Probabilities that are worked on at a time on a CPU (one megabyte), rows of logits, and photos on a GPU."""
-
-CRF_SIDE, CRF_OVERLAP = 1024, 256
-"""Pixels of the parts of a photo in which the CRF is done where photos are tiled: half the overlap, which is seen but
-not kept, is more than the CRF's longest deviation."""
 
 PRESENT = 0.05
 """A class whose probability reaches this nowhere in a photo does not enter the photo's CRF; where none reaches it,
@@ -235,19 +227,25 @@ def mean_probabilities(
     return (total / np.maximum(np.bincount(mask.ravel(), minlength=classes), 1)).astype(np.float32)
 
 
-def mask_of(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: CrfConfig | None) -> NDArray[np.uint8]:
+def mask_of(
+    photo: NDArray[np.uint8],
+    probabilities: NDArray[np.float32],
+    crf: CrfConfig | None,
+    size: tuple[int, int] | None = None,
+) -> NDArray[np.uint8]:
     """Return the most likely class of each pixel, after a dense CRF if its parameters are given.
 
     Args:
         photo: uint8 H x W x 3, RGB.
         probabilities: float32 K x H x W.
         crf: parameters of the CRF, or None for none.
+        size: height and width of the mask; the photo's if not given.
 
     Returns:
         uint8 H x W, 0..K-1.
     """
     if crf is None:
-        return probabilities.argmax(0).astype(np.uint8)
+        return _enlarged(probabilities, size)
     present = np.flatnonzero(probabilities.reshape(len(probabilities), -1).max(1) >= PRESENT).astype(np.uint8)
     if not len(present):  # many classes, all of them unlikely
         present = np.unique(probabilities.argmax(0)).astype(np.uint8)
@@ -259,9 +257,15 @@ def mask_of(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: C
             gaussian=crf.gaussian,
             bilateral=crf.bilateral,
             steps=crf.steps,
-            side=crf.side,
         )
-    return np.asarray(present[kept.argmax(0)])
+    return np.asarray(present[_enlarged(kept, size)])
+
+
+def _enlarged(probabilities: NDArray[np.float32], size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    """Return the most likely class of each pixel of a mask that may be larger than its probabilities, uint8 H x W."""
+    if size is not None and size != probabilities.shape[1:]:
+        probabilities = resize(torch.from_numpy(probabilities)[None], size)[0].numpy()
+    return probabilities.argmax(0).astype(np.uint8)
 
 
 def mask_at(
@@ -276,7 +280,7 @@ def mask_at(
 
     Args:
         logits: as `forward` gives them for the photo.
-        photo: uint8 H x W x 3, RGB; without a CRF it may be smaller than the mask.
+        photo: uint8 H x W x 3, RGB; without tiles it may be smaller than the mask.
         size: height and width of the mask in pixels.
         how: its CRF, its filling of specks and, for a photo whose labels are not known, its background weight are used.
         labels: class indices that the photo is known to hold; all others but background are ruled out.
@@ -285,40 +289,21 @@ def mask_at(
     weight = how.background_weight if labels is None else 1.0
     if how.crf is None:
         mask = most_likely(logits, size, labels, weight)
-        return without_specks(mask) if how.fill_specks else mask
-    height, width, _ = photo.shape
-    mask = np.empty((height, width), np.uint8)
-    crf = how.crf if tiles is None else how.crf.model_copy(update={"side": CRF_SIDE})
-    for seen, kept, inner in parts_of((height, width), tiles):
-        probable = probabilities_of(logits, (height, width), labels, weight, seen)
-        mask[kept] = mask_of(photo[seen], probable, crf)[inner]
+    elif tiles is None:
+        photo = at_side(photo, how.crf.side)
+        probable = probabilities_of(logits, photo.shape[:2], labels, weight)
+        mask = mask_of(photo, probable, how.crf, size)
+    else:
+        mask = np.empty(size, np.uint8)
+        for seen, kept, inner in parts_of(size, tiles):
+            probable = probabilities_of(logits, size, labels, weight, seen)
+            mask[kept] = mask_of(photo[seen], probable, how.crf)[inner]
     return without_specks(mask) if how.fill_specks else mask
-
-
-def parts_of(size: tuple[int, int], tiles: TilesConfig | None) -> Iterator[tuple[Window, Window, Window]]:
-    """Yield the parts of a photo that the CRF refines one by one, so that memory does not grow with the photo.
-
-    Without tiles there is one part, the photo.
-
-    Args:
-        size: height and width of the photo in pixels.
-        tiles: of the recipe.
-
-    Yields:
-        What the CRF sees, what is kept of its mask, and where that is in what it sees.
-    """
-    sides = [bands(length, length if tiles is None else CRF_SIDE, CRF_OVERLAP) for length in size]
-    for (rows, of_rows), (columns, of_columns) in product(*sides):
-        inner = tuple(
-            slice(kept.start - seen.start, kept.stop - seen.start)
-            for seen, kept in ((rows, of_rows), (columns, of_columns))
-        )
-        yield (rows, columns), (of_rows, of_columns), (inner[0], inner[1])
 
 
 def draft_size(how: InferenceConfig, tiles: TilesConfig | None) -> int | None:
     """Return the side below which no JPEG need be decoded, see `read_photo`; None where every pixel is looked at."""
-    return None if how.crf or tiles else 2 * max(how.scales)
+    return None if tiles else 2 * max(*how.scales, how.crf.side if how.crf else 0)
 
 
 def fast_copy(segmenter: SegmentationNetwork, recipe: Recipe) -> SegmentationNetwork:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator
+from itertools import pairwise, product
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,13 @@ from torch import Tensor
 from tag2mask.config import TilesConfig
 
 Pixels = TypeVar("Pixels", bound=np.ndarray)
+
+Window: TypeAlias = tuple[slice, slice]
+"""Rows and columns of a photo."""
+
+CRF_SIDE, CRF_OVERLAP = 1024, 256
+"""Pixels of the parts of a photo in which the CRF is done where photos are tiled: half the overlap, which is seen but
+not kept, is more than the CRF's longest deviation."""
 
 
 class Tile(NamedTuple):
@@ -139,3 +147,24 @@ def _placing(length: int, positions: int, start: int, side: int, inside: int) ->
     places = (pixels * (inside / side) - 0.5).clamp(0, inside - 1)
     matrix = (1 - (places[:, None] - torch.arange(inside)).abs()).relu()
     return where, matrix, torch.minimum(pixels, side - pixels).clamp_min(1e-3) / side
+
+
+def parts_of(size: tuple[int, int], tiles: TilesConfig | None) -> Iterator[tuple[Window, Window, Window]]:
+    """Yield the parts of a photo that the CRF refines one by one, so that memory does not grow with the photo.
+
+    Without tiles there is one part, the photo.
+
+    Args:
+        size: height and width of the photo in pixels.
+        tiles: of the recipe.
+
+    Yields:
+        What the CRF sees, what is kept of its mask, and where that is in what it sees.
+    """
+    sides = [bands(length, length if tiles is None else CRF_SIDE, CRF_OVERLAP) for length in size]
+    for (rows, of_rows), (columns, of_columns) in product(*sides):
+        inner = tuple(
+            slice(kept.start - seen.start, kept.stop - seen.start)
+            for seen, kept in ((rows, of_rows), (columns, of_columns))
+        )
+        yield (rows, columns), (of_rows, of_columns), (inner[0], inner[1])

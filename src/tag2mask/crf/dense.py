@@ -82,16 +82,18 @@ def dense_crf(
         raise UserError(f"the side must be at least 1 pixel, not {side}")
     if side is None or max(image.shape[:2]) <= side:
         return _refine(image, probabilities, kernels, steps, tolerance)
-    refined = _refine(*_smaller(image, probabilities, side), kernels, steps, tolerance)
+    small = at_side(image, side)
+    refined = _refine(small, _resized(probabilities, small.shape[:2]), kernels, steps, tolerance)
     return _resized(refined, image.shape[:2])
 
 
-def _smaller(image: Bytes, probabilities: Floats, side: int) -> tuple[Bytes, Floats]:
-    """Bring an image and its probabilities to a longer side."""
+def at_side(image: Bytes, side: int) -> Bytes:
+    """Return an image, uint8 H x W x 3, brought to the longer side if its own is larger."""
     size = image.shape[:2]
+    if max(size) <= side:
+        return image
     height, width = (max(1, round(length * side / max(size))) for length in size)
-    small = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
-    return np.asarray(small), _resized(probabilities, (height, width))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
 def _resized(probabilities: Floats, size: tuple[int, ...]) -> Floats:

@@ -17,7 +17,7 @@ from tag2mask.crf import dense_crf, prepare
 from tag2mask.data import Sample, write_mask
 from tag2mask.data.loading import as_tensor, read_ahead, square, squares_of
 from tag2mask.distributed import barrier, is_main, share
-from tag2mask.inference import parts_of, without_mask
+from tag2mask.inference import without_mask
 from tag2mask.methods import load_method
 from tag2mask.methods.base import Method, Network
 from tag2mask.names import IGNORE, CrfUse
@@ -35,7 +35,7 @@ from tag2mask.runs.learnt import has_affinities, load_affinities, load_learnt
 from tag2mask.runs.scores import scores_to_keep
 from tag2mask.runs.views import views_of
 from tag2mask.threads import map_ahead
-from tag2mask.tiles import tiles_of
+from tag2mask.tiles import parts_of, tiles_of
 from tag2mask.training.affinity import walk
 
 log = logging.getLogger("tag2mask")
