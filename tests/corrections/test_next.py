@@ -48,13 +48,13 @@ def test_a_photo_that_cannot_be_read_has_no_look(tmp_path):
 
 
 def test_tasks_for_labelme_come_back(command, finished_whole_run, shapes_folder, tmp_path):
-    out = tmp_path / "tasks"
+    out = tmp_path / "my tasks"
     said = command("next", finished_whole_run, "--count", "3", "--format", "labelme", "--out", out)
     assert said.code == 0, said.err
     lines = said.out.splitlines()
     assert len(lines) == 4
-    opened = f"labelme {out} --labels {out / 'labels.txt'}"
-    assert lines[3] == f"to correct: {opened}; then tag2mask refine {finished_whole_run} {out}"
+    opened = f'labelme "{out}" --labels "{out / "labels.txt"}"'
+    assert lines[3] == f'to correct: {opened}; then tag2mask refine {finished_whole_run} "{out}"'
     assert (out / "labels.txt").read_text("utf-8").split() == ["disc", "square"]
     asked = [line.partition(":")[0] for line in lines[:3]]
     found = {one.photo: one for one in READERS["labelme"](out, {"disc": 1, "square": 2})}

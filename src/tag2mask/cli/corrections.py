@@ -70,5 +70,11 @@ def next_photos(
         tags = ", ".join(classes[label - 1] for label in one.sample.labels) or "no tags"
         typer.echo(f"{one.sample.name}: {tags}; doubt {one.doubt:.0%}")
     if out is not None:
-        opened = f"labelme {out} --labels {out / 'labels.txt'}" if format == TaskFormat.LABELME else out
-        typer.echo(f"to correct: {opened}; then tag2mask refine {run} {out}")
+        tasks, names = _typed(out), _typed(out / "labels.txt")
+        opened = f"labelme {tasks} --labels {names}" if format == TaskFormat.LABELME else tasks
+        typer.echo(f"to correct: {opened}; then tag2mask refine {_typed(run)} {tasks}")
+
+
+def _typed(path: Path) -> str:
+    """Return a path as it is typed in a terminal, of every system."""
+    return f'"{path}"' if " " in str(path) else str(path)
