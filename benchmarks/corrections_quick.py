@@ -35,7 +35,7 @@ from tag2mask.networks.kept import KeptFeatures, kept_folder
 from tag2mask.resize import resize
 from tag2mask.runs.corrected import shown_in
 from tag2mask.runs.folder import Run, resume_run
-from tag2mask.runs.refine import EPOCHS, own_masks, pace, photos_to_remember
+from tag2mask.runs.refine import EPOCHS, own_masks, pace, photos_to_remember, wrong_classes
 from tag2mask.training.loop import parameter_groups
 from tag2mask.training.losses import dice_loss
 
@@ -144,10 +144,11 @@ def row_of(
     elif places:
         if network.tags is not None:
             network.tags.freeze()
-        row["agreement"] = float(np.nanmean(iou(matrix_of(network, photos, places, None))[1:]))
+        right = iou(matrix_of(network, photos, places, None))[1:]
+        row["agreement"] = float(np.nanmean(right))
         teach = run.recipe.refine
         corrected = [replace(photos.samples[place], labels=shown_in(photos.truth[place])) for place in places]
-        remembered = [one.name for one in photos_to_remember(run, corrected)]
+        remembered = [one.name for one in photos_to_remember(run, corrected, wrong_classes(right))]
         own = {names[name]: shrunk(read_mask(own_masks(run) / f"{name}.png")) for name in remembered}
         rate, shown = teach.learning_rate * pace(row["agreement"]), [*places, *own]
         shows = max(teach.shows, EPOCHS * len(shown))

@@ -199,6 +199,7 @@ def test_a_run_that_is_not_finished_is_refused(whole_run, drawn, contents):
 
 def test_what_no_corrected_mask_shows_is_learnt_from_the_runs_own_masks(monkeypatch, whole_run, drawn, truth):
     given = {}
+    monkeypatch.setattr(refining, "RIGHT", 0.0)  # own masks of shapes are seldom right
     monkeypatch.setattr(refining, "train_segmenter", lambda net, samples, masks, *_, **more: given.update(
         shown={one.name: one.labels for one in samples}, masks=masks.name, often=more["often"]))  # fmt: skip
     tag2mask.refine(whole_run, drawn("p01"))  # a disc
@@ -214,6 +215,9 @@ def test_what_no_corrected_mask_shows_is_learnt_from_the_runs_own_masks(monkeypa
     corrected = refining.photos_to_learn(run)
     run.recipe = with_values(run.recipe, {"refine.remember": 1})
     assert {label for one in refining.photos_to_remember(run, corrected) for label in one.labels} >= {2}
+    assert refining.photos_to_remember(run, corrected, {2}) == []  # the disc is corrected, and squares are wrong
+    monkeypatch.setattr(refining, "RIGHT", 0.3)
+    assert refining.wrong_classes(np.array([0.29, np.nan, 0.31])) == {1}
     run.recipe = with_values(run.recipe, {"refine.remember": 0})
     assert refining.photos_to_remember(run, corrected) == []
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tag2mask.data import ImageSet, Sample, read_mask, write_mask
@@ -34,6 +37,11 @@ log = logging.getLogger("tag2mask")
 
 EPOCHS = 4
 """Parts of the training, at the end of each of which it can go on if it is killed; each shows every corrected mask."""
+
+RIGHT = 0.3
+"""IoU in corrected photos below which a class's own masks are not learnt from."""
+
+Floats: TypeAlias = NDArray[np.float64]
 
 
 def refine(run: Run) -> None:
@@ -67,12 +75,13 @@ def _train(run: Run) -> None:
     if segmenter.tags is not None:
         segmenter.tags.freeze()  # it has learnt from the tags of all photos, of which corrected masks say nothing new
     kept, corrected = features_of(run, segmenter), photos_to_learn(run)
-    samples = corrected + photos_to_remember(run, corrected)
+    right = own_iou(run, segmenter, corrected, kept)
+    samples = corrected + photos_to_remember(run, corrected, wrong_classes(right))
     of_a_photo = run.recipe.tiles.per_photo if run.recipe.tiles else 1
     times = max(1, round(how.shows / (EPOCHS * of_a_photo * len(samples))))
     as_plain = {"method": Teaching.PLAIN, "train_from": LAST, "crop": 1.0, "tag_weight": 0.0}
     as_plain["dice_weight"] = how.dice_weight
-    rate = how.learning_rate * pace(agreement(run, segmenter, corrected, kept))
+    rate = how.learning_rate * pace(float(np.nanmean(right)) if np.isfinite(right).any() else 1.0)
     pace_of = {"epochs": EPOCHS, "schedule": Schedule.POLY, "learning_rate": rate}
     settings = run.recipe.segmenter.model_copy(update={**as_plain, **pace_of})
     torch.manual_seed(seed)
@@ -97,10 +106,15 @@ def photos_to_learn(run: Run) -> list[Sample]:
     ]
 
 
-def photos_to_remember(run: Run, corrected: Sequence[Sample]) -> list[Sample]:
+def photos_to_remember(run: Run, corrected: Sequence[Sample], wrong: AbstractSet[int] = frozenset()) -> list[Sample]:
     """Return photos that nobody has corrected, with the classes of the run's own masks of them as tags.
 
     Together with the corrected ones they show each class ``refine.remember`` times, as far as there are masks of it.
+
+    Args:
+        run: its own masks are read.
+        corrected: photos with the classes of their masks as tags.
+        wrong: classes whose own masks are not worth remembering; photos with one of them are left out.
     """
     seen = Counter(label for sample in corrected for label in sample.labels)
     names, masks, found = {sample.name for sample in corrected}, own_masks(run), []
@@ -112,7 +126,7 @@ def photos_to_remember(run: Run, corrected: Sequence[Sample]) -> list[Sample]:
     Random(run.recipe.seed).shuffle(samples)  # one order whatever is corrected: what is kept of photos serves again
     for sample in samples:
         file = masks / f"{sample.name}.png"
-        if sample.name in names or not lacks(sample.labels) or not file.exists():
+        if sample.name in names or wrong & {*sample.labels} or not lacks(sample.labels) or not file.exists():
             continue
         if lacks(shown := shown_in(read_mask(file))):
             seen.update(shown)
@@ -129,8 +143,8 @@ def own_masks(run: Run) -> Path:
     return again if again.is_dir() else run.out / "proxy"
 
 
-def agreement(run: Run, segmenter: SegmentationNetwork, samples: Sequence[Sample], kept: KeptFeatures | None) -> float:
-    """Return how far a segmenter is right already, 0 to 1: the mean IoU of the classes in corrected photos."""
+def own_iou(run: Run, segmenter: SegmentationNetwork, samples: Sequence[Sample], kept: KeptFeatures | None) -> Floats:
+    """Return how far a segmenter is right already: each class's IoU in corrected photos, 0 to 1; NaN where in none."""
     classes = len(run.train.classes)
     found = np.zeros((classes + 1, classes + 1), np.int64)
     for sample in samples:
@@ -139,8 +153,12 @@ def agreement(run: Run, segmenter: SegmentationNetwork, samples: Sequence[Sample
             logits = _logits(run, segmenter, sample, kept)
             size = (truth.shape[0], truth.shape[1])
             found += confusion_matrix(truth, most_likely(logits, size, sample.labels), classes + 1)
-    values = iou(found)[1:]
-    return float(np.nanmean(values)) if np.isfinite(values).any() else 1.0
+    return iou(found)[1:]
+
+
+def wrong_classes(right: Floats) -> set[int]:
+    """Return the classes whose own masks would teach what is wrong, from the IoU of each class."""
+    return {label for label, value in enumerate(right, 1) if value < RIGHT}
 
 
 def _logits(run: Run, segmenter: SegmentationNetwork, sample: Sample, kept: KeptFeatures | None) -> list[Tensor]:
