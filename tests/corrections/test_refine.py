@@ -217,7 +217,9 @@ def test_what_no_corrected_mask_shows_is_learnt_from_the_runs_own_masks(monkeypa
     assert {label for one in refining.photos_to_remember(run, corrected) for label in one.labels} >= {2}
     assert refining.photos_to_remember(run, corrected, {2}) == []  # the disc is corrected, and squares are wrong
     monkeypatch.setattr(refining, "RIGHT", 0.3)
-    assert refining.wrong_classes(np.array([0.29, np.nan, 0.31])) == {1}
+    assert refining.wrong_classes(np.array([0.1, np.nan, 0.31])) == {1}
+    assert refining.wrong_classes(np.array([0.1, np.nan, 0.8])) == set()  # most are right
+    assert refining.wrong_classes(np.array([np.nan])) == set()
     run.recipe = with_values(run.recipe, {"refine.remember": 0})
     assert refining.photos_to_remember(run, corrected) == []
 

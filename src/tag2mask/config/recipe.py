@@ -307,8 +307,8 @@ class RefineConfig(_Part):
         shows: how many masks the last segmenter's head sees as it learns on, each corrected one at least four times;
             its backbone stays.
         remember: a class that fewer corrected masks show is learnt from the run's own masks of other photos as well,
-            up to so many in all, where they are right on the corrected photos (IoU of 0.3); without them the head
-            forgets what no corrected mask shows.
+            up to so many in all, but where the run was mostly wrong; without them the head forgets what no corrected
+            mask shows.
         learning_rate: of that where the segmenter's masks agree with the corrected ones, and up to ten times as much
             where they do not.
         dice_weight: as ``segmenter.dice_weight``, for masks that are right to the pixel.

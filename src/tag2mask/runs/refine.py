@@ -39,7 +39,7 @@ EPOCHS = 4
 """Parts of the training, at the end of each of which it can go on if it is killed; each shows every corrected mask."""
 
 RIGHT = 0.3
-"""IoU in corrected photos below which a class's own masks are not learnt from."""
+"""IoU in corrected photos below which, if the mean of all classes is below it too, own masks are not learnt from."""
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ def _train(run: Run) -> None:
     times = max(1, round(how.shows / (EPOCHS * of_a_photo * len(samples))))
     as_plain = {"method": Teaching.PLAIN, "train_from": LAST, "crop": 1.0, "tag_weight": 0.0}
     as_plain["dice_weight"] = how.dice_weight
-    rate = how.learning_rate * pace(float(np.nanmean(right)) if np.isfinite(right).any() else 1.0)
+    rate = how.learning_rate * pace(mean_iou_of(right))
     pace_of = {"epochs": EPOCHS, "schedule": Schedule.POLY, "learning_rate": rate}
     settings = run.recipe.segmenter.model_copy(update={**as_plain, **pace_of})
     torch.manual_seed(seed)
@@ -156,8 +156,18 @@ def own_iou(run: Run, segmenter: SegmentationNetwork, samples: Sequence[Sample],
     return iou(found)[1:]
 
 
+def mean_iou_of(right: Floats) -> float:
+    """Return the mean over classes that corrected photos show, 1 if they show none."""
+    return float(np.nanmean(right)) if np.isfinite(right).any() else 1.0
+
+
 def wrong_classes(right: Floats) -> set[int]:
-    """Return the classes whose own masks would teach what is wrong, from the IoU of each class."""
+    """Return the classes whose own masks would teach what is wrong, from the IoU of each class.
+
+    None where most are right: of one class, few corrected photos say too little.
+    """
+    if mean_iou_of(right) >= RIGHT:
+        return set()
     return {label for label, value in enumerate(right, 1) if value < RIGHT}
 
 
