@@ -35,7 +35,7 @@ from tag2mask.networks.kept import KeptFeatures, kept_folder
 from tag2mask.resize import resize
 from tag2mask.runs.corrected import shown_in
 from tag2mask.runs.folder import Run, resume_run
-from tag2mask.runs.refine import EPOCHS, own_masks, pace, photos_to_remember, wrong_classes
+from tag2mask.runs.refine import EPOCHS, mean_iou_of, own_masks, pace, photos_to_remember, wrong_classes
 from tag2mask.training.loop import parameter_groups
 from tag2mask.training.losses import dice_loss
 
@@ -145,7 +145,7 @@ def row_of(
         if network.tags is not None:
             network.tags.freeze()
         right = iou(matrix_of(network, photos, places, None))[1:]
-        row["agreement"] = float(np.nanmean(right))
+        row["agreement"] = mean_iou_of(right)
         teach = run.recipe.refine
         corrected = [replace(photos.samples[place], labels=shown_in(photos.truth[place])) for place in places]
         remembered = [one.name for one in photos_to_remember(run, corrected, wrong_classes(right))]

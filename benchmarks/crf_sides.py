@@ -21,7 +21,7 @@ from tag2mask.config import CrfConfig
 from tag2mask.crf import prepare
 from tag2mask.data import read_mask
 from tag2mask.inference import forward, mask_at
-from tag2mask.metrics import confusion_matrix, iou
+from tag2mask.metrics import confusion_matrix, mean_iou
 from tag2mask.networks.deeplab import SegmentationNetwork
 from tag2mask.runs.folder import resume_run
 
@@ -61,7 +61,7 @@ def main() -> None:
             seconds[name] += time.process_time() - start
             found[name] += confusion_matrix(truth, mask, classes)
     rows = [
-        {"crf": name, "photos": len(samples), "miou": 100 * float(np.nanmean(iou(found[name]))),
+        {"crf": name, "photos": len(samples), "miou": 100 * mean_iou(found[name]),
          "ms": 1000 * seconds[name] / len(samples)}
         for name in settings
     ]  # fmt: skip
